@@ -1,0 +1,141 @@
+"""Names for things: one way to write an activation, a loss, an optimizer … as text, and to read it back."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+from pellucid.errors import ParameterError, unknown
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """The known classes of one kind, found by name.
+
+    A value is given as an instance, a class, a name (``"relu"``), a call (``"leaky_relu(0.2)"``,
+    ``"adam(learning_rate=1e-3)"``) or the dictionary that `config` wrote. Case, ``_`` and ``-`` do not matter.
+
+    Arguments:
+        kind: what the names name, for messages: ``"activation"``.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._classes: dict[str, type[T]] = {}  # by canonical name
+        self._lookup: dict[str, str] = {}  # normalised name or alias -> canonical name
+
+    def register(self, name: str, *aliases: str) -> Callable[[type], type]:
+        """Class decorator: make a class known under ``name`` and ``aliases``."""
+
+        def add(cls: type) -> type:
+            self._classes[name] = cls
+            for each in (name, *aliases):
+                self._lookup[_normalised(each)] = name
+            cls.registered_name = name  # type: ignore[attr-defined]
+            return cls
+
+        return add
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._classes))
+
+    def find(self, name: str, *, where: str | None = None) -> type[T]:
+        """The class known as ``name``.
+
+        Raises:
+            ParameterError: nobody knows the name; the message lists the known ones.
+        """
+        canonical = self._lookup.get(_normalised(name))
+        if canonical is None:
+            raise unknown(self.kind, name, self._classes, where=where)
+        return self._classes[canonical]
+
+    def get(self, value: Any, *, where: str | None = None) -> T:
+        """The instance that ``value`` describes.
+
+        Raises:
+            ParameterError: an unknown name, or arguments the class does not take.
+        """
+        if isinstance(value, str):
+            name, args, kwargs = _parse_call(value, self.kind)
+            return self._build(self.find(name, where=where), args, kwargs, where)
+        if isinstance(value, dict):
+            fields = dict(value)
+            name = fields.pop("type", None)
+            if name is None:
+                raise ParameterError(f"this {self.kind} has no 'type'", where=where, got=value)
+            return self._build(self.find(name, where=where), (), fields, where)
+        if isinstance(value, type) and value in self._classes.values():
+            return self._build(value, (), {}, where)
+        if isinstance(value, tuple(self._classes.values())):
+            return value
+        raise ParameterError(
+            f"cannot be used as {self.kind}", where=where, expected=f"one of {', '.join(self)}", got=repr(value)
+        )
+
+    def _build(self, cls: type[T], args: tuple, kwargs: dict[str, Any], where: str | None) -> T:
+        try:
+            inspect.signature(cls).bind(*args, **kwargs)
+        except TypeError as mismatch:
+            signature = ", ".join(str(p) for p in inspect.signature(cls).parameters.values())
+            raise ParameterError(
+                f"{self.kind} {cls.__name__}: {mismatch}", where=where, expected=f"{cls.__name__}({signature})"
+            ) from None
+        return cls(*args, **kwargs)
+
+
+def config(thing: Any) -> Any:
+    """What recreates ``thing`` through `Registry.get`: plain values that JSON and TOML can hold.
+
+    A registered object becomes ``{"type": name, argument: value, …}``, arguments at their default left out.
+    """
+    if isinstance(thing, (list, tuple)):
+        return [config(each) for each in thing]
+    if isinstance(thing, dict):
+        return {key: config(value) for key, value in thing.items()}
+    if hasattr(thing, "registered_name"):
+        fields = {"type": thing.registered_name}
+        for name, parameter in inspect.signature(type(thing)).parameters.items():
+            value = getattr(thing, name)
+            default = parameter.default
+            if default is inspect.Parameter.empty or config(value) != config(default):
+                fields[name] = config(value)
+        return fields
+    if hasattr(thing, "item") and getattr(thing, "ndim", None) == 0:
+        return thing.item()
+    if hasattr(thing, "tolist"):
+        return thing.tolist()
+    return thing
+
+
+def _normalised(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "").replace(" ", "")
+
+
+def _parse_call(text: str, kind: str) -> tuple[str, tuple, dict[str, Any]]:
+    """``"adam(1e-3, beta1=0.8)"`` as name, arguments and keyword arguments; only literals are read."""
+    name, bracket, _ = text.partition("(")
+    if not bracket:
+        return text.strip(), (), {}
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            raise ValueError
+        args = tuple(_literal(each) for each in call.args)
+        kwargs = {each.arg: _literal(each.value) for each in call.keywords if each.arg}
+    except (SyntaxError, ValueError):
+        raise ParameterError(
+            f"cannot read this {kind}", expected="name or name(value, argument=value)", got=repr(text)
+        ) from None
+    return name.strip(), args, kwargs
+
+
+def _literal(node: ast.expr) -> Any:
+    if isinstance(node, ast.Call) or (isinstance(node, ast.Name) and node.id not in {"inf", "nan"}):
+        return ast.unparse(node)  # a nested name such as cosine(0.1), read by the field's own registry
+    if isinstance(node, ast.Name):
+        return float(node.id)
+    return ast.literal_eval(node)
