@@ -1,0 +1,55 @@
+"""pellucid: deep learning you can see through.
+
+Every layer is an explicit forward block that returns its activation and a cache, and an explicit backward block that
+reads the cache and returns the gradients, in the notation of the course: A, Z, W, b, dA, dW, examples in columns.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_ROOMS = {
+    "pellucid.layers": (
+        "ELU GELU SELU Activation Add BatchNorm Concat Dense Dropout Flatten HardSigmoid Identity Input Layer LayerNorm "
+        "LeakyReLU Maxout Multiply PReLU ReLU Reshape Sigmoid SiLU Softmax Softplus Split Tanh"
+    ),
+    "pellucid.network": "Graph Sequential from_config load",
+    "pellucid.losses": (
+        "AbsoluteError BinaryCrossEntropy CrossEntropy Hinge Huber MeanSquaredError SigmoidCrossEntropy "
+        "SoftmaxCrossEntropy SquaredError"
+    ),
+    "pellucid.optimizers": "AdaGrad Adadelta Adam AdamW GradientDescent Lion Momentum Nesterov RMSprop",
+    "pellucid.schedules": "Constant Cosine Exponential OneCycle ReduceOnPlateau Step WarmUp",
+    "pellucid.regularizers": "L1 L2 Elastic MaxNorm",
+    "pellucid.training.callbacks": "Callback EarlyStopping",
+    "pellucid.training.history": "History",
+    "pellucid.inspect.trace": "trace",
+    "pellucid.inspect.gradcheck": "check_gradients",
+}
+_HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}
+_MODULES = (
+    "data engines errors estimators initializers inspect layers losses metrics network optimizers regularizers runs "
+    "schedules training"
+).split()
+
+__all__ = sorted([*_HOME, *_MODULES])  # noqa: PLE0605  names are found by __getattr__, when first used
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"pellucid.{name}")
+    else:
+        from pellucid.errors import unknown
+
+        raise AttributeError(str(unknown("name in pellucid", name, __all__)))
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -42,16 +42,21 @@ class Registry(Generic[T]):
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._classes))
 
+    def lookup(self, name: str) -> type[T] | None:
+        """The class known as ``name``, or None."""
+        canonical = self._lookup.get(_normalised(name))
+        return None if canonical is None else self._classes[canonical]
+
     def find(self, name: str, *, where: str | None = None) -> type[T]:
         """The class known as ``name``.
 
         Raises:
             ParameterError: nobody knows the name; the message lists the known ones.
         """
-        canonical = self._lookup.get(_normalised(name))
-        if canonical is None:
+        cls = self.lookup(name)
+        if cls is None:
             raise unknown(self.kind, name, self._classes, where=where)
-        return self._classes[canonical]
+        return cls
 
     def get(self, value: Any, *, where: str | None = None) -> T:
         """The instance that ``value`` describes.
@@ -90,7 +95,8 @@ class Registry(Generic[T]):
 def config(thing: Any) -> Any:
     """What recreates ``thing`` through `Registry.get`: plain values that JSON and TOML can hold.
 
-    A registered object becomes ``{"type": name, argument: value, …}``, arguments at their default left out.
+    A registered object becomes ``{"type": name, argument: value, …}``, arguments at their default left out, and just
+    its name when all are.
     """
     if isinstance(thing, (list, tuple)):
         return [config(each) for each in thing]
@@ -103,7 +109,7 @@ def config(thing: Any) -> Any:
             default = parameter.default
             if default is inspect.Parameter.empty or config(value) != config(default):
                 fields[name] = config(value)
-        return fields
+        return fields if len(fields) > 1 else fields["type"]
     if hasattr(thing, "item") and getattr(thing, "ndim", None) == 0:
         return thing.item()
     if hasattr(thing, "tolist"):

@@ -1,0 +1,160 @@
+"""The contract of an engine: the primitives that layers, losses and optimizers are written in.
+
+An engine is one module in this folder with
+
+    PREFERENCE: int                         # "auto" takes the largest that is available
+    def unavailable() -> str | None: ...    # why it cannot run here, or None
+    def create() -> Ops: ...                # heavy imports belong here, never at the top of the module
+
+and nothing else has to change to add one. The methods below that have a body are definitions in terms of `xp`; an
+engine overrides those it can do faster. The last axis of every array is the example.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pellucid.trees import Tree
+
+Array = Any
+"""An engine's own array: `numpy.ndarray` for numpy and native, `jax.Array` for jax."""
+
+
+class Ops(ABC):
+    """The primitives of one engine.
+
+    Attributes:
+        name: the engine's name, as in ``engine="numpy"``.
+        xp: the array namespace (`numpy`, `jax.numpy`) for the arithmetic that needs no primitive.
+    """
+
+    name: str
+    xp: Any
+
+    # --- arrays -------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def asarray(self, values: Any, dtype: str | None = None) -> Array:
+        """``values`` as this engine's array, not copied where that can be avoided."""
+
+    @abstractmethod
+    def to_numpy(self, A: Array) -> np.ndarray:
+        """``A`` as a NumPy array, not copied where that can be avoided."""
+
+    def compile(self, step: Callable) -> Callable:
+        """A training step, compiled where the engine compiles; the step itself otherwise."""
+        return step
+
+    # --- affine: Z = W A_prev + b -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def affine(self, W: Array, A_prev: Array, b: Array | None) -> Array:
+        """Z = W A_prev + b, from W (n, n_prev), A_prev (n_prev, m), b (n, 1) or None, to Z (n, m)."""
+
+    @abstractmethod
+    def affine_dW(self, dZ: Array, A_prev: Array) -> Array:
+        """dW = (1/m) dZ A_prevᵀ, from dZ (n, m), A_prev (n_prev, m), to dW (n, n_prev)."""
+
+    @abstractmethod
+    def affine_db(self, dZ: Array) -> Array:
+        """db = (1/m) Σ_columns dZ, from dZ (n, m) to db (n, 1)."""
+
+    @abstractmethod
+    def affine_dA(self, W: Array, dZ: Array) -> Array:
+        """dA_prev = Wᵀ dZ, from W (n, n_prev), dZ (n, m), to dA_prev (n_prev, m)."""
+
+    # --- activations --------------------------------------------------------------------------------------------
+
+    def activation(self, g: Any, Z: Array, *, in_place: bool = False) -> Array:
+        """A = g(Z) for an elementwise activation ``g``; ``in_place`` says that Z may be overwritten."""
+        return g.g(self, Z)
+
+    def activation_backward(self, g: Any, dA: Array, kept: Array) -> Array:
+        """dZ = dA * g'(Z), where ``kept`` is the Z or the A that ``g`` asked to keep."""
+        return dA * g.derivative(self, kept)
+
+    @abstractmethod
+    def erf(self, Z: Array) -> Array:
+        """The error function (2/√π) ∫₀ᶻ e^(-t²) dt, elementwise."""
+
+    @abstractmethod
+    def softmax(self, Z: Array, axis: int) -> Array:
+        """A = exp(Z) / Σ_axis exp(Z), computed from Z - max Z."""
+
+    def softmax_backward(self, dA: Array, A: Array, axis: int) -> Array:
+        """dZ = A * (dA - Σ_axis dA * A): the Jacobian diag(A) - A Aᵀ applied to dA."""
+        return A * (dA - (dA * A).sum(axis=axis, keepdims=True))
+
+    # --- losses on logits ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def softmax_cross_entropy(self, Z: Array, Y: Array, smoothing: float, axis: int) -> tuple[Array, Array]:
+        """Losses -Σ q log softmax(Z) and the probabilities P.
+
+        Arguments:
+            Z: logits, classes along ``axis``.
+            Y: class indices (Z's shape without ``axis``) or target distributions (Z's shape).
+            smoothing: ε of label smoothing, q = (1-ε) Y + ε/n.
+            axis: the class axis.
+
+        Returns:
+            the losses (Z's shape without ``axis``) and P (Z's shape).
+        """
+
+    @abstractmethod
+    def softmax_cross_entropy_backward(self, P: Array, Y: Array, smoothing: float, axis: int) -> Array:
+        """dZ = P - q, with q as in `softmax_cross_entropy`."""
+
+    # --- normalisation ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def normalize(self, A_prev: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array, Array]:
+        """A_hat = (A_prev - μ) / √(σ² + ε) with μ and σ² taken over ``axes``; returns (A_hat, μ, σ²)."""
+
+    @abstractmethod
+    def normalize_backward(
+        self, dA_hat: Array, A_hat: Array, variance: Array, axes: tuple[int, ...], epsilon: float
+    ) -> Array:
+        """dA_prev = (dA_hat - mean(dA_hat) - A_hat * mean(dA_hat * A_hat)) / √(σ² + ε), means over ``axes``."""
+
+    # --- randomness ---------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def random_key(self, *numbers: int) -> Any:
+        """The key of a random stream. The same numbers give the same stream on the same engine, always."""
+
+    @abstractmethod
+    def fold_in(self, key: Any, number: int) -> Any:
+        """A key of its own, made from ``key`` and ``number``."""
+
+    @abstractmethod
+    def dropout(self, key: Any, A_prev: Array, rate: float) -> tuple[Array, Array]:
+        """A = A_prev * D / (1 - rate), D drawn 0 with probability ``rate`` and 1 otherwise; returns (A, D)."""
+
+    def dropout_backward(self, dA: Array, D: Array, rate: float) -> Array:
+        """dA_prev = dA * D / (1 - rate)."""
+        return dA * D * (1.0 / (1.0 - rate))
+
+    # --- updates ------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def update(
+        self, rule: Callable, params: Tree, grads: Tree, slots: dict[str, Tree], *, learning_rate: float, t: int
+    ) -> tuple[Tree, dict[str, Tree]]:
+        """An optimizer's elementwise rule applied to every parameter.
+
+        Arguments:
+            rule: ``rule(xp, W, dW, slots, learning_rate=, t=) -> (W, slots)``, pure.
+            params: the parameters, given away: the engine may overwrite them.
+            grads: a tree of the same shape.
+            slots: for each of the optimizer's slots a tree of the same shape, given away too.
+            learning_rate: α at this update.
+            t: 1 at the first update.
+
+        Returns:
+            the new parameters and slots.
+        """

@@ -1,0 +1,388 @@
+"""What a layer is: a specification with a forward block that keeps a cache and a backward block that reads it."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from pellucid import initializers
+from pellucid.engines.base import Array, Ops
+from pellucid.errors import EngineError, ParameterError, ShapeError
+from pellucid.registry import Registry, config
+from pellucid.trees import Tree
+
+Shape = tuple[int, ...]
+Params = Tree
+Grads = Tree
+State = Tree
+
+layers: Registry[Layer] = Registry("layer")
+
+
+class Mode(NamedTuple):
+    """How a block is being run.
+
+    Attributes:
+        train: True in training, False in prediction.
+        key: the random stream of this layer at this update; None where nothing is drawn.
+        state: this layer's state, such as the running mean of BatchNorm.
+    """
+
+    train: bool
+    key: Any = None
+    state: State = {}  # noqa: RUF012  a NamedTuple's default, never written to
+
+
+PREDICT = Mode(train=False)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Layer:
+    """A layer: hyperparameters only. Parameters, state and caches go in and come out.
+
+    A layer of the library is a frozen dataclass with `output_shape`, `init`, `forward` and `backward`. A layer of
+    your own can be written the same way, or as in the notes: ``build`` asks for weights by `add_weight`, ``call``
+    computes, ``backward`` returns the gradients.
+
+        class LinearBuild(pl.Layer):
+            def __init__(self, units=32):
+                super().__init__()
+                self.units = units
+
+            def build(self, input_shape):
+                self.w = self.add_weight(shape=(self.units, input_shape[0]), initializer="random_normal")
+                self.b = self.add_weight(shape=(self.units, 1), initializer="random_normal")
+
+            def call(self, inputs):
+                return self.w @ inputs + self.b
+
+            def backward(self, ops, params, cache, dA, *, input_gradient=True):
+                m = dA.shape[-1]
+                grads = {"w": dA @ cache.A_prev.T / m, "b": dA.mean(axis=1, keepdims=True)}
+                return params["w"].T @ dA if input_gradient else None, grads
+
+    Two layers are equal only if they are the same object: one object used twice shares its weights.
+
+    Arguments:
+        name: what the layer is called in parameters and messages; numbered by class when not given.
+    """
+
+    name: str | None = field(default=None, kw_only=True)
+
+    several_inputs: ClassVar[bool] = False
+    regularized: ClassVar[tuple[str, ...]] = ()  # the parameters that a regularizer applies to
+    registered_name: ClassVar[str] = ""
+
+    class Cache(NamedTuple):
+        """What `backward` reads."""
+
+        A_prev: Array  # the input, its own shape and m
+
+    def __init_subclass__(cls, *, names: tuple[str, ...] = (), **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        names = names or (cls.__name__,)
+        taken = layers.lookup(names[0])
+        if taken is not None and taken.__module__.startswith("pellucid.") and cls.__module__ != taken.__module__:
+            raise ParameterError(
+                f"{cls.__name__} is the name of a layer of pellucid", hint="give your class another name"
+            )
+        layers.register(*names)(cls)
+
+    def __repr__(self) -> str:
+        parts = []
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            value = config(getattr(self, name))
+            if value != config(parameter.default) and name != "name":
+                parts.append(repr(value) if parameter.default is parameter.empty else f"{name}={value!r}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    # --- the contract -------------------------------------------------------------------------------------------
+
+    def output_shape(self, input_shape: Any) -> Any:
+        """The shape of A without the example axis, from the shape of A_prev without it.
+
+        Raises:
+            ShapeError: the layer cannot take such an input.
+        """
+        probe = copy.copy(self)
+        params, state = probe._build(np.random.default_rng(0), input_shape, np.float32)
+        A = probe._bound(params, state).call(np.zeros((*input_shape, 1), np.float32))
+        return tuple(A.shape[:-1])
+
+    def init(self, rng: np.random.Generator, input_shape: Any, dtype: Any = np.float32) -> Params:
+        """The parameters at the start, drawn from ``rng``."""
+        return self._build(rng, input_shape, dtype)[0]
+
+    def init_state(self, input_shape: Any, dtype: Any = np.float32) -> State:
+        """The state at the start; empty for most layers."""
+        if type(self).build is Layer.build:
+            return {}
+        return copy.copy(self)._build(np.random.default_rng(0), input_shape, dtype)[1]
+
+    def forward(self, ops: Ops, params: Params, A_prev: Any, *, mode: Mode = PREDICT) -> tuple[Any, Any]:
+        """The forward block: (A, cache) from A_prev."""
+        return self._bound(params, mode.state).call(A_prev), Layer.Cache(A_prev)
+
+    def backward(
+        self, ops: Ops, params: Params, cache: Any, dA: Any, *, input_gradient: bool = True
+    ) -> tuple[Any, Grads]:
+        """The backward block: (dA_prev, gradients) from dA; dA_prev is None where ``input_gradient`` is False."""
+        raise EngineError(
+            f"{type(self).__name__} has no backward, and the {ops.name} engine does not derive one",
+            hint="write backward(self, ops, params, cache, dA, *, input_gradient=True) -> (dA_prev, gradients)",
+        )
+
+    def next_state(self, ops: Ops, state: State, cache: Any) -> State:
+        """The state after an update whose forward block left ``cache``."""
+        return state
+
+    # --- seeing it ----------------------------------------------------------------------------------------------
+
+    def equations(self) -> dict[str, str]:
+        """The formula of each value that `pl.trace` shows, by name."""
+        return {"A": f"{type(self).__name__}(A_prev)"}
+
+    def intermediates(self, ops: Ops, params: Params, cache: Any, dA: Any) -> dict[str, Array]:
+        """Values between input and output worth seeing, such as Z and dZ, by name."""
+        return {}
+
+    def multiply_adds(self, input_shape: Any) -> int:
+        """Multiplications (each with its addition) of one example's forward block."""
+        return 0
+
+    # --- layers of your own -------------------------------------------------------------------------------------
+
+    def build(self, input_shape: Any) -> None:
+        """Ask for weights by ``self.w = self.add_weight(...)``. For layers written as in the notes."""
+
+    def call(self, inputs: Any) -> Any:
+        """A from A_prev; here ``self.w`` is the weight's array. For layers written as in the notes."""
+        raise NotImplementedError(f"{type(self).__name__} needs either forward and backward, or call")
+
+    def add_weight(
+        self,
+        *,
+        shape: Sequence[int],
+        initializer: Any = "glorot_uniform",
+        trainable: bool = True,
+    ) -> Any:
+        """A weight of this layer, to be kept as an attribute; that attribute's name is the parameter's.
+
+        Arguments:
+            shape: its shape, (units out, units in) for a matrix.
+            initializer: how it starts.
+            trainable: False for a value that no gradient changes; it is kept in the state.
+        """
+        return _Weight(tuple(shape), initializers.get(initializer), trainable)
+
+    def _build(self, rng: np.random.Generator, input_shape: Any, dtype: Any) -> tuple[Params, State]:
+        self.build(input_shape)
+        params: Params = {}
+        state: State = {}
+        for name, weight in vars(self).items():
+            if isinstance(weight, _Weight):
+                fan_out, fan_in = fans(weight.shape)
+                value = weight.initializer(rng, weight.shape, fan_in=fan_in, fan_out=fan_out, dtype=dtype)
+                (params if weight.trainable else state)[name] = value
+        return params, state
+
+    def _bound(self, params: Params, state: State) -> Layer:
+        bound = copy.copy(self)
+        bound.__dict__.update(params)
+        bound.__dict__.update(state)
+        return bound
+
+    # --- in a graph ---------------------------------------------------------------------------------------------
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Apply the layer to nodes of a graph; returns a node, or a tuple of nodes for a layer with several outputs."""
+        from_sequence = len(inputs) == 1 and isinstance(inputs[0], (list, tuple))
+        nodes: tuple[Node, ...] = tuple(inputs[0]) if from_sequence else inputs
+        for node in nodes:
+            if not isinstance(node, Node):
+                raise ParameterError(
+                    f"{self!r} was called on something that is not a node of a graph",
+                    expected="pl.Input(shape) or what a layer returned for one",
+                    got=type(node).__name__,
+                    hint="to compute with arrays use net.forward(X)",
+                )
+        return Call(self, nodes).outputs
+
+
+@dataclass
+class _Weight:
+    shape: Shape
+    initializer: Any
+    trainable: bool
+
+
+def fans(shape: Shape) -> tuple[int, int]:
+    """(fan out, fan in) of a weight: the first axis counts units out, the others what feeds one unit."""
+    return (shape[0] if shape else 1), math.prod(shape[1:])
+
+
+class Node:
+    """A value in a graph: an input, or an output of a layer's call.
+
+    Attributes:
+        shape: without the example axis.
+        call: the call it came from; None for an input.
+        index: which of the call's outputs it is.
+    """
+
+    def __init__(self, shape: Shape, call: Call | None = None, index: int = 0) -> None:
+        self.shape, self.call, self.index = shape, call, index
+
+    @property
+    def path(self) -> str:
+        """The shapes from the input to here, along the first inputs."""
+        if self.call is None:
+            return f"Input {self.shape}"
+        return f"{self.call.inputs[0].path} → {type(self.call.layer).__name__} {self.shape}"
+
+    def __repr__(self) -> str:
+        return f"<node {self.path}>"
+
+
+class Call:
+    """One application of a layer to nodes."""
+
+    def __init__(self, layer: Layer, inputs: tuple[Node, ...]) -> None:
+        self.layer, self.inputs = layer, inputs
+        if not layer.several_inputs and len(inputs) != 1:
+            raise ShapeError(
+                "takes one input", where=repr(layer), got=f"{len(inputs)} inputs", hint="join them with pl.Concat()"
+            )
+        try:
+            shape = layer.output_shape(self.input_shape)
+        except ShapeError as problem:
+            raise relocated(problem, repr(layer), " and ".join(node.path for node in inputs)) from None
+        if shape and isinstance(shape[0], tuple):
+            self.nodes = tuple(Node(each, self, index) for index, each in enumerate(shape))
+            self.outputs: Any = self.nodes
+        else:
+            self.nodes = (Node(shape, self),)
+            self.outputs = self.nodes[0]
+
+    @property
+    def input_shape(self) -> Any:
+        """The input's shape, or the tuple of the inputs' shapes for a layer that joins several."""
+        shapes = tuple(node.shape for node in self.inputs)
+        return shapes if self.layer.several_inputs else shapes[0]
+
+
+def Input(shape: int | Sequence[int]) -> Node:
+    """An input of a graph.
+
+    Arguments:
+        shape: without the example axis: ``(64,)``, or ``(channels, height, width)``.
+    """
+    return Node(as_shape(shape, "Input"))
+
+
+def as_shape(shape: Any, where: str) -> Shape:
+    """``shape`` as a tuple of positive integers.
+
+    Raises:
+        ShapeError: it is not one.
+    """
+    sizes = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+    if not all(isinstance(n, (int, np.integer)) and n > 0 for n in sizes):
+        raise ShapeError("a shape is made of positive integers", where=where, got=shape)
+    return tuple(int(n) for n in sizes)
+
+
+def relocated(problem: ShapeError, where: str, path: str) -> ShapeError:
+    """The same problem, saying in which layer it is and which shapes lead there."""
+    inside = f" ({problem.where})" if problem.where and problem.where not in where else ""
+    return ShapeError(
+        f"{problem.problem}\n  {'path:':<9} {path}",
+        where=where + inside,
+        expected=problem.expected,
+        got=problem.got,
+        hint=problem.hint,
+    )
+
+
+def vector_length(input_shape: Shape, layer: Layer) -> int:
+    """n of an input (n,).
+
+    Raises:
+        ShapeError: the input is not a vector.
+    """
+    if len(input_shape) != 1:
+        raise ShapeError(
+            "takes a vector per example",
+            expected="(n,)",
+            got=input_shape,
+            hint="put pl.Flatten() before it",
+        )
+    return input_shape[0]
+
+
+def check_width(layer: Layer, A_prev: Array, n_prev: int) -> None:
+    """Refuse an input whose width does not fit the weights, before any arithmetic.
+
+    Raises:
+        ShapeError: A_prev is not (n_prev, m).
+    """
+    if A_prev.ndim != 2 or A_prev.shape[0] != n_prev:
+        hint = "examples are columns: X has shape (n[0], m)" if A_prev.shape[-1:] == (n_prev,) else None
+        raise ShapeError(
+            "the input does not fit the weights",
+            where=repr(layer),
+            expected=f"A_prev ({n_prev}, m)",
+            got=tuple(A_prev.shape),
+            hint=hint,
+        )
+
+
+def positive_integer(value: Any, what: str, layer: Layer) -> None:
+    """Refuse a size that is not a positive integer.
+
+    Raises:
+        ParameterError: naming the layer and the argument.
+    """
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+        raise ParameterError(
+            f"{what} must be a positive integer", where=type(layer).__name__, expected="1, 2, 3, …", got=repr(value)
+        )
+
+
+def set_field(layer: Layer, name: str, value: Any) -> None:
+    """Set a field of a frozen layer while it is being made."""
+    object.__setattr__(layer, name, value)
+
+
+def snake_case(name: str) -> str:
+    """``BatchNorm`` → ``batch_norm``, ``Conv2D`` → ``conv2d``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def named(members: Sequence[Layer]) -> dict[Layer, str]:
+    """A unique name for each distinct layer, in order: its own, or its class's with a number.
+
+    Raises:
+        ParameterError: two layers were given one name.
+    """
+    names: dict[Layer, str] = {}
+    counts: dict[str, int] = {}
+    for layer in members:
+        if layer in names:
+            continue
+        kind = snake_case(type(layer).__name__)
+        counts[kind] = counts.get(kind, 0) + 1
+        name = layer.name or f"{kind}_{counts[kind]}"
+        if "/" in name or name in names.values():
+            raise ParameterError(
+                "each layer needs a name of its own, without '/'", where=f"layer {len(names) + 1}", got=repr(name)
+            )
+        names[layer] = name
+    return names

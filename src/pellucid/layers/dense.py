@@ -1,0 +1,121 @@
+"""The fully connected layer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from pellucid import initializers, regularizers
+from pellucid.engines.base import Array
+from pellucid.layers.activations import Activation, activations
+from pellucid.layers.base import PREDICT, Layer, check_width, positive_integer, set_field, vector_length
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dense(Layer):
+    """A fully connected layer of ``units`` neurons.
+
+        forward    Z[l]  = W[l] A[l-1] + b[l]           A[l]    = g[l](Z[l])
+        backward   dZ[l] = dA[l] * g[l]'(Z[l])          dW[l]   = (1/m) dZ[l] A[l-1]ᵀ
+                   db[l] = (1/m) Σ_columns dZ[l]        dA[l-1] = W[l]ᵀ dZ[l]
+
+    Shapes: A_prev, dA_prev (n_prev, m) · W, dW (n, n_prev) · b, db (n, 1) · Z, A, dZ, dA (n, m)
+
+    Arguments:
+        units: n, the number of neurons.
+        activation: g, by name or as a layer.
+        use_bias: False for Z = W A_prev.
+        initializer: how W starts; by default He's for the ReLU family, LeCun's for SELU, Xavier's for the others.
+        bias_initializer: how b starts.
+        regularizer: of W; None takes the network's.
+
+    Source: the notes' S1 and S4.
+    """
+
+    units: int
+    activation: Any = "identity"
+    use_bias: bool = field(default=True, kw_only=True)
+    initializer: Any = field(default=None, kw_only=True)
+    bias_initializer: Any = field(default="zeros", kw_only=True)
+    regularizer: Any = field(default=None, kw_only=True)
+
+    regularized: ClassVar[tuple[str, ...]] = ("W",)
+
+    class Cache(NamedTuple):
+        """What the backward block reads."""
+
+        A_prev: Array  # (n_prev, m)
+        g: Any  # the activation's own cache: Z (n, m), or A where g' can be had from A
+
+    def __post_init__(self):
+        positive_integer(self.units, "units", self)
+        g = activations.get(self.activation, where="Dense")
+        set_field(self, "activation", g)
+        set_field(self, "initializer", self.initializer and initializers.get(self.initializer, where="Dense"))
+        set_field(self, "bias_initializer", initializers.get(self.bias_initializer, where="Dense"))
+        set_field(self, "regularizer", self.regularizer and regularizers.get(self.regularizer, where="Dense"))
+
+    def output_shape(self, input_shape):
+        vector_length(input_shape, self)
+        return self.activation.output_shape((self.units,))
+
+    def init(self, rng, input_shape, dtype=np.float32):
+        n, n_prev = self.units, input_shape[0]
+        fans = {"fan_in": n_prev, "fan_out": n, "dtype": dtype}
+        start = self.initializer or initializers.get(fitting_initializer(self.activation))
+        params = {"W": start(rng, (n, n_prev), **fans)}
+        if self.use_bias:
+            params["b"] = self.bias_initializer(rng, (n, 1), **fans)
+        g = self.activation.init(rng, (n,), dtype)
+        return {**params, "g": g} if g else params
+
+    def forward(self, ops, params, A_prev, *, mode=PREDICT):
+        W, b = params["W"], params.get("b")
+        check_width(self, A_prev, W.shape[1])
+
+        Z = ops.affine(W, A_prev, b)
+        A, g = self.activation.forward(ops, params.get("g"), Z, mode=mode, in_place=True)
+        return A, Dense.Cache(A_prev, g)
+
+    def backward(self, ops, params, cache, dA, *, input_gradient=True):
+        W, A_prev = params["W"], cache.A_prev
+
+        dZ, dg = self.activation.backward(ops, params.get("g"), cache.g, dA)
+        grads = {"W": ops.affine_dW(dZ, A_prev)}
+        if self.use_bias:
+            grads["b"] = ops.affine_db(dZ)
+        dA_prev = ops.affine_dA(W, dZ) if input_gradient else None
+        return dA_prev, {**grads, "g": dg} if dg else grads
+
+    def equations(self):
+        g = self.activation.registered_name
+        linear = g == "identity"
+        return {
+            "Z": "W A_prev + b" if self.use_bias else "W A_prev",
+            "A": "Z" if linear else f"{g}(Z)",
+            "dZ": "dA" if linear else f"dA * {g}'(Z)",
+            "dW": "(1/m) dZ A_prevᵀ",
+            "db": "(1/m) Σ_columns dZ",
+            "dA_prev": "Wᵀ dZ",
+        }
+
+    def intermediates(self, ops, params, cache, dA):
+        Z = ops.affine(params["W"], cache.A_prev, params.get("b"))
+        dZ, _ = self.activation.backward(ops, params.get("g"), cache.g, dA)
+        return {"Z": Z, "dZ": dZ}
+
+    def multiply_adds(self, input_shape):
+        return self.units * math.prod(input_shape)
+
+
+def fitting_initializer(g: Activation) -> str:
+    """The initialisation whose derivation assumed this activation.
+
+    Source: He et al. 2015, section 2.2 (ReLU family); Klambauer et al. 2017 (SELU); Glorot and Bengio 2010 (others).
+    """
+    if g.registered_name in ("relu", "leaky_relu", "prelu", "elu", "gelu", "silu", "maxout", "softplus"):
+        return "he_normal"
+    return "lecun_normal" if g.registered_name == "selu" else "xavier_uniform"

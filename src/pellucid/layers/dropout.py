@@ -1,0 +1,60 @@
+"""Dropout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pellucid.engines.base import Array
+from pellucid.errors import ParameterError
+from pellucid.layers.base import PREDICT, Layer
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dropout(Layer):
+    """Drops each unit with probability ``rate`` in training; does nothing in prediction.
+
+        forward    D ~ Bernoulli(1 - rate)      A  = A_prev * D / (1 - rate)
+        backward                          dA_prev  = dA * D / (1 - rate)
+
+    The division keeps the mean of A what it is in prediction (inverted dropout). Each update trains another thinned
+    network; prediction with all units approximates their average.
+
+    Arguments:
+        rate: the probability of dropping, 0 ≤ rate < 1.
+
+    Source: Srivastava et al. 2014, sections 4 and 10.
+    """
+
+    rate: float
+
+    class Cache(NamedTuple):
+        """Which units were kept."""
+
+        D: Array | None  # 0 or 1, A's shape; None in prediction
+
+    def __post_init__(self):
+        if not (isinstance(self.rate, (int, float)) and 0 <= self.rate < 1):
+            raise ParameterError(
+                "rate is the probability of dropping", where="Dropout", expected="0 ≤ rate < 1", got=repr(self.rate)
+            )
+
+    def output_shape(self, input_shape):
+        return input_shape
+
+    def forward(self, ops, params, A_prev, *, mode=PREDICT):
+        if not mode.train or self.rate == 0:
+            return A_prev, Dropout.Cache(None)
+        A, D = ops.dropout(mode.key, A_prev, self.rate)
+        return A, Dropout.Cache(D)
+
+    def backward(self, ops, params, cache, dA, *, input_gradient=True):
+        if cache.D is None or not input_gradient:
+            return dA if input_gradient else None, {}
+        return ops.dropout_backward(dA, cache.D, self.rate), {}
+
+    def equations(self):
+        return {"A": "A_prev * D / (1 - rate)", "dA_prev": "dA * D / (1 - rate)"}
+
+    def intermediates(self, ops, params, cache, dA):
+        return {} if cache.D is None else {"D": cache.D}

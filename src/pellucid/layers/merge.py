@@ -1,0 +1,120 @@
+"""Layers that join branches: Concat, Add, Multiply."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import reduce
+from operator import add, mul
+from typing import ClassVar, NamedTuple
+
+from pellucid.engines.base import Array
+from pellucid.errors import ShapeError
+from pellucid.layers.base import PREDICT, Layer
+from pellucid.layers.shape import joined_axis
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Concat(Layer):
+    """The inputs one after the other along an axis.
+
+    backward  each input's dA_prev is its own part of dA
+
+    Arguments:
+        axis: of the arrays without the example axis; 0 joins vectors end to end and images channel by channel.
+    """
+
+    axis: int = 0
+    several_inputs: ClassVar[bool] = True
+
+    class Cache(NamedTuple):
+        """Where each input lies in A."""
+
+        sizes: tuple[int, ...]  # along the axis
+
+    def output_shape(self, input_shape):
+        axis = joined_axis(self, self.axis, input_shape[0])
+        for shape in input_shape[1:]:
+            if len(shape) != len(input_shape[0]) or any(
+                a != b for i, (a, b) in enumerate(zip(shape, input_shape[0], strict=True)) if i != axis
+            ):
+                raise ShapeError(f"the inputs differ beside axis {axis}", got=" and ".join(map(str, input_shape)))
+        return tuple(sum(s[i] for s in input_shape) if i == axis else n for i, n in enumerate(input_shape[0]))
+
+    def forward(self, ops, params, A_prev, *, mode=PREDICT):
+        axis = joined_axis(self, self.axis, A_prev[0].shape[:-1])
+        sizes = tuple(each.shape[axis] for each in A_prev)
+        return ops.xp.concatenate(A_prev, axis=axis), Concat.Cache(sizes)
+
+    def backward(self, ops, params, cache, dA, *, input_gradient=True):
+        if not input_gradient:
+            return (None,) * len(cache.sizes), {}
+        axis = joined_axis(self, self.axis, dA.shape[:-1])
+        parts, start = [], 0
+        for n in cache.sizes:
+            parts.append(dA[(slice(None),) * axis + (slice(start, start + n),)])
+            start += n
+        return tuple(parts), {}
+
+    def equations(self):
+        return {"A": "the inputs, joined", "dA_prev": "each input's part of dA"}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Add(Layer):
+    """A = Σ inputs, all of one shape. Every input's dA_prev is dA."""
+
+    several_inputs: ClassVar[bool] = True
+
+    class Cache(NamedTuple):
+        """How many inputs there were."""
+
+        count: int
+
+    def output_shape(self, input_shape):
+        return _same(input_shape)
+
+    def forward(self, ops, params, A_prev, *, mode=PREDICT):
+        return reduce(add, A_prev), Add.Cache(len(A_prev))
+
+    def backward(self, ops, params, cache, dA, *, input_gradient=True):
+        return (dA if input_gradient else None,) * cache.count, {}
+
+    def equations(self):
+        return {"A": "Σ A_prev", "dA_prev": "dA, for every input"}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Multiply(Layer):
+    """A = Π inputs elementwise, all of one shape. An input's dA_prev is dA times the product of the others."""
+
+    several_inputs: ClassVar[bool] = True
+
+    class Cache(NamedTuple):
+        """The inputs."""
+
+        A_prev: tuple[Array, ...]  # each of A's shape
+
+    def output_shape(self, input_shape):
+        return _same(input_shape)
+
+    def forward(self, ops, params, A_prev, *, mode=PREDICT):
+        return reduce(mul, A_prev), Multiply.Cache(tuple(A_prev))
+
+    def backward(self, ops, params, cache, dA, *, input_gradient=True):
+        if not input_gradient:
+            return (None,) * len(cache.A_prev), {}
+        others = (cache.A_prev[:i] + cache.A_prev[i + 1 :] for i in range(len(cache.A_prev)))
+        return tuple(reduce(mul, each, dA) for each in others), {}
+
+    def equations(self):
+        return {"A": "Π A_prev", "dA_prev": "dA * Π of the other inputs"}
+
+    def multiply_adds(self, input_shape):
+        return (len(input_shape) - 1) * math.prod(input_shape[0])
+
+
+def _same(shapes: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
+    if len(set(shapes)) != 1:
+        raise ShapeError("the inputs must have one shape", got=" and ".join(map(str, shapes)))
+    return shapes[0]

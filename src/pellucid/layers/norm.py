@@ -1,0 +1,209 @@
+"""Normalisation: over the batch, and over the features of one example."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from pellucid.engines.base import Array
+from pellucid.errors import ParameterError, ShapeError
+from pellucid.layers.base import PREDICT, Layer
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BatchNorm(Layer):
+    """Normalises each unit, or each channel of an image, over the batch; then scales and shifts it.
+
+        forward    μ, σ² = mean, variance over all axes but the first      A_hat = (A_prev - μ) / √(σ² + ε)
+                   A = γ A_hat + β
+        backward   dγ = (1/m) Σ dA * A_hat        dβ = (1/m) Σ dA          dA_hat = γ dA
+                   dA_prev = (dA_hat - mean(dA_hat) - A_hat * mean(dA_hat * A_hat)) / √(σ² + ε)
+
+    In prediction μ and σ² are the running averages: running := momentum · running + (1 - momentum) · batch, with the
+    unbiased batch variance. The sums run over the columns, and over the pixels of a channel.
+
+    Shapes: A_prev, A (n, …, m) · γ, β, μ, σ² (n, 1, …, 1)
+
+    Arguments:
+        momentum: how much of the running average stays at each update.
+        epsilon: ε, added to the variance.
+
+    Source: Ioffe and Szegedy 2015, algorithms 1 and 2.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+    needs_batch: ClassVar[bool] = True
+
+    class Cache(NamedTuple):
+        """What the backward block reads."""
+
+        A_hat: Array  # A_prev's shape
+        variance: Array  # (n, 1, …, 1): of the batch, or the running one in prediction
+        batch_mean: Array | None  # (n, 1, …, 1), for the running average; None in prediction
+        count: int  # values that each mean was taken over
+
+    def __post_init__(self):
+        _within(self, "momentum", self.momentum, 0, 1)
+        _within(self, "epsilon", self.epsilon, 0, math.inf)
+
+    def output_shape(self, input_shape):
+        _has_features(self, input_shape)
+        return input_shape
+
+    def init(self, rng, input_shape, dtype=np.float32):
+        column = _column(input_shape)
+        return {"gamma": np.ones(column, dtype), "beta": np.zeros(column, dtype)}
+
+    def init_state(self, input_shape, dtype=np.float32):
+        column = _column(input_shape)
+        return {"mean": np.zeros(column, dtype), "variance": np.ones(column, dtype)}
+
+    def forward(self, ops, params, A_prev, *, mode=PREDICT):
+        axes = tuple(range(1, A_prev.ndim))
+        if mode.train:
+            A_hat, mean, variance = ops.normalize(A_prev, axes, self.epsilon)
+            cache = BatchNorm.Cache(A_hat, variance, mean, math.prod(A_prev.shape[1:]))
+        else:
+            mean, variance = mode.state["mean"], mode.state["variance"]
+            A_hat = (A_prev - mean) * (1.0 / ops.xp.sqrt(variance + self.epsilon))
+            cache = BatchNorm.Cache(A_hat, variance, None, 1)
+        return params["gamma"] * A_hat + params["beta"], cache
+
+    def backward(self, ops, params, cache, dA, *, input_gradient=True):
+        axes = tuple(range(1, dA.ndim))
+        m = dA.shape[-1]
+        grads = {
+            "gamma": (dA * cache.A_hat).sum(axis=axes, keepdims=True) / m,
+            "beta": dA.sum(axis=axes, keepdims=True) / m,
+        }
+        if not input_gradient:
+            return None, grads
+        dA_hat = params["gamma"] * dA
+        if cache.batch_mean is None:
+            return dA_hat * (1.0 / ops.xp.sqrt(cache.variance + self.epsilon)), grads
+        return ops.normalize_backward(dA_hat, cache.A_hat, cache.variance, axes, self.epsilon), grads
+
+    def next_state(self, ops, state, cache):
+        if cache.batch_mean is None:
+            return state
+        unbiased = cache.variance * (cache.count / max(cache.count - 1, 1))
+        keep = self.momentum
+        return {
+            "mean": keep * state["mean"] + (1.0 - keep) * cache.batch_mean,
+            "variance": keep * state["variance"] + (1.0 - keep) * unbiased,
+        }
+
+    def equations(self):
+        return _EQUATIONS
+
+    def intermediates(self, ops, params, cache, dA):
+        return {"A_hat": cache.A_hat, "dA_hat": params["gamma"] * dA}
+
+    def multiply_adds(self, input_shape):
+        return math.prod(input_shape)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerNorm(Layer):
+    """Normalises the features of each example; then scales and shifts each feature. The same in training and prediction.
+
+        forward    μ, σ² = mean, variance over the last feature axis or all of them      A_hat = (A_prev - μ) / √(σ² + ε)
+                   A = γ * A_hat + β
+        backward   dγ = (1/m) Σ_columns dA * A_hat      dβ = (1/m) Σ_columns dA          dA_hat = γ * dA
+                   dA_prev = (dA_hat - mean(dA_hat) - A_hat * mean(dA_hat * A_hat)) / √(σ² + ε)
+
+    Shapes: A_prev, A (n, …, m) · γ, β (n, …, 1) over the normalised axes
+
+    Arguments:
+        axes: how many trailing feature axes are normalised together; None for all. For sequences (T, n, m) use 1.
+        epsilon: ε, added to the variance.
+
+    Source: Ba, Kiros and Hinton 2016, equation 3.
+    """
+
+    axes: int | None = None
+    epsilon: float = 1e-5
+
+    class Cache(NamedTuple):
+        """What the backward block reads."""
+
+        A_hat: Array  # A_prev's shape
+        variance: Array  # A_prev's shape with 1 along the normalised axes
+
+    def __post_init__(self):
+        _within(self, "epsilon", self.epsilon, 0, math.inf)
+        if self.axes is not None and not (isinstance(self.axes, int) and self.axes >= 1):
+            raise ParameterError(
+                "axes counts feature axes", where="LayerNorm", expected="1, 2, … or None", got=self.axes
+            )
+
+    def output_shape(self, input_shape):
+        _has_features(self, input_shape)
+        if self.axes is not None and self.axes > len(input_shape):
+            raise ShapeError("fewer axes than are to be normalised", expected=f"{self.axes} or more", got=input_shape)
+        return input_shape
+
+    def init(self, rng, input_shape, dtype=np.float32):
+        shape = (*input_shape[len(input_shape) - self._count(len(input_shape)) :], 1)
+        return {"gamma": np.ones(shape, dtype), "beta": np.zeros(shape, dtype)}
+
+    def forward(self, ops, params, A_prev, *, mode=PREDICT):
+        A_hat, _, variance = ops.normalize(A_prev, self._axes(A_prev.ndim), self.epsilon)
+        return params["gamma"] * A_hat + params["beta"], LayerNorm.Cache(A_hat, variance)
+
+    def backward(self, ops, params, cache, dA, *, input_gradient=True):
+        gamma, m = params["gamma"], dA.shape[-1]
+        shared = tuple(range(dA.ndim - gamma.ndim)) + (-1,)
+        grads = {
+            "gamma": (dA * cache.A_hat).sum(axis=shared).reshape(gamma.shape) / m,
+            "beta": dA.sum(axis=shared).reshape(gamma.shape) / m,
+        }
+        if not input_gradient:
+            return None, grads
+        axes = self._axes(dA.ndim)
+        return ops.normalize_backward(gamma * dA, cache.A_hat, cache.variance, axes, self.epsilon), grads
+
+    def _count(self, feature_axes: int) -> int:
+        return feature_axes if self.axes is None else self.axes
+
+    def _axes(self, ndim: int) -> tuple[int, ...]:
+        return tuple(range(ndim - 1 - self._count(ndim - 1), ndim - 1))
+
+    def equations(self):
+        return _EQUATIONS
+
+    def intermediates(self, ops, params, cache, dA):
+        return {"A_hat": cache.A_hat, "dA_hat": params["gamma"] * dA}
+
+    def multiply_adds(self, input_shape):
+        return math.prod(input_shape)
+
+
+_EQUATIONS = {
+    "A_hat": "(A_prev - μ) / √(σ² + ε)",
+    "A": "γ A_hat + β",
+    "dgamma": "(1/m) Σ dA * A_hat",
+    "dbeta": "(1/m) Σ dA",
+    "dA_hat": "γ dA",
+    "dA_prev": "(dA_hat - mean(dA_hat) - A_hat * mean(dA_hat * A_hat)) / √(σ² + ε)",
+}
+
+
+def _column(input_shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (input_shape[0],) + (1,) * len(input_shape)
+
+
+def _has_features(layer: Layer, input_shape: tuple[int, ...]) -> None:
+    if not input_shape:
+        raise ShapeError("normalises features, and the input has none", expected="(n, …)", got=input_shape)
+
+
+def _within(layer: Layer, what: str, value: float, low: float, high: float) -> None:
+    if not (isinstance(value, (int, float)) and low <= value < high and not (what == "epsilon" and value == 0)):
+        bounds = "> 0" if high == math.inf else f"{low} ≤ {what} < {high}"
+        raise ParameterError(f"{what} is out of range", where=type(layer).__name__, expected=bounds, got=repr(value))

@@ -1,0 +1,438 @@
+"""What every network can do: run forward, run backward, say what it costs, learn, be saved."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pellucid import engines, losses, regularizers
+from pellucid.engines.base import Array, Ops
+from pellucid.errors import DataError, ParameterError, ShapeError
+from pellucid.layers.base import Layer, Mode, Shape
+from pellucid.network import parameters
+from pellucid.registry import config
+from pellucid.trees import Tree, tree_map
+
+
+class Iteration(NamedTuple):
+    """One pass forward and backward.
+
+    Attributes:
+        cost: J, the mean loss with the regularizers' penalties.
+        losses: each example's loss, weighted, (m,).
+        outputs: the outputs by name.
+        caches: what the forward blocks kept.
+        d_inputs: dA[0] by input name; None where it was not asked for.
+        grads: a tree of the parameters' shape.
+        state: the layers' state after this pass.
+    """
+
+    cost: Array
+    losses: Array
+    outputs: dict[str, Array]
+    caches: Any
+    d_inputs: dict[str, Array | None]
+    grads: Tree
+    state: Tree
+
+
+class Network(ABC):
+    """Base of `Sequential` and `Graph`.
+
+    Attributes:
+        names: each layer's name.
+        parameters: the tree of parameters, ``{"dense_1": {"W": …, "b": …}, …}``.
+        state: the tree of what changes without gradients, such as running means.
+        inputs, outputs: shapes by name, without the example axis.
+        ops: the engine's primitives.
+    """
+
+    inputs: dict[str, Shape]
+    outputs: dict[str, Shape]
+    names: dict[Layer, str]
+    input_shapes: dict[Layer, Any]
+
+    def _prepare(
+        self,
+        *,
+        loss: Any,
+        loss_weights: Mapping[str, float] | None,
+        seed: int,
+        engine: str,
+        dtype: str,
+        regularizer: Any,
+        single: bool,
+    ) -> None:
+        """What the two kinds of network share of being made, once layers, names and shapes stand."""
+        if dtype not in ("float32", "float64"):
+            raise ParameterError("unknown dtype", where="network", expected="float32 or float64", got=repr(dtype))
+        if not isinstance(seed, (int, np.integer)) or seed < 0:
+            raise ParameterError("seed must be an integer ≥ 0", where="network", got=repr(seed))
+        self.ops: Ops = engines.get(engine)
+        self.engine, self.seed, self.dtype, self.single = engine, int(seed), dtype, single
+        self.regularizer = regularizer and regularizers.get(regularizer, where="network")
+        self.losses = self._losses(loss)
+        unknown_weights = set(loss_weights or {}) - set(self.outputs)
+        if unknown_weights:
+            raise ParameterError(
+                "loss_weights names no output", expected=", ".join(self.outputs), got=", ".join(unknown_weights)
+            )
+        self.loss_weights = {name: float((loss_weights or {}).get(name, 1.0)) for name in self.outputs}
+        self.preprocessing: dict[str, Any] | None = None  # how to make inputs from raw data; saved with the network
+        self._penalties = [
+            (self.names[layer], weight, rule)
+            for layer in self.names
+            for weight in layer.regularized
+            if (rule := getattr(layer, "regularizer", None) or self.regularizer)
+        ]
+        self.initialize()
+
+    def _losses(self, loss: Any) -> dict[str, losses.Loss]:
+        if loss is None:
+            return {}
+        by_output = dict(loss) if isinstance(loss, Mapping) and "type" not in loss else {}
+        if not by_output:
+            if len(self.outputs) > 1:
+                raise ParameterError(
+                    "one loss for several outputs", expected=f"a loss for each of {list(self.outputs)}"
+                )
+            by_output = {next(iter(self.outputs)): loss}
+        if set(by_output) != set(self.outputs):
+            raise ParameterError("each output needs a loss", expected=list(self.outputs), got=list(by_output))
+        return {name: losses.get(by_output[name], where=f"output {name!r}") for name in self.outputs}
+
+    def initialize(self, seed: int | None = None) -> None:
+        """Draw all parameters anew and reset the state.
+
+        Arguments:
+            seed: of the draws; None for the network's own. Each layer has a stream of its own, so adding a layer
+                leaves the layers before it as they were.
+        """
+        self.seed = self.seed if seed is None else int(seed)
+        params: Tree = {}
+        state: Tree = {}
+        for index, (layer, name) in enumerate(self.names.items()):
+            rng = np.random.default_rng([self.seed, index])
+            params[name] = layer.init(rng, self.input_shapes[layer], np.dtype(self.dtype))
+            state[name] = layer.init_state(self.input_shapes[layer], np.dtype(self.dtype))
+        self._parameters = self._on_engine({name: tree for name, tree in params.items() if tree})
+        self.state = self._on_engine({name: tree for name, tree in state.items() if tree})
+
+    def _on_engine(self, tree: Tree) -> Tree:
+        return tree_map(lambda leaf: self.ops.asarray(leaf, self.dtype), tree)
+
+    @property
+    def parameters(self) -> Tree:
+        """The parameters: a tree ``{layer: {"W": (n, n_prev), "b": (n, 1), …}, …}``. Setting them checks every shape."""
+        return self._parameters
+
+    @parameters.setter
+    def parameters(self, params: Tree) -> None:
+        self._parameters = self._on_engine(parameters.fitted(params, self._parameters, self.dtype))
+
+    # --- forward and backward, as pure functions of what goes in ------------------------------------------------
+
+    @abstractmethod
+    def forward_pass(
+        self, params: Tree, state: Tree, inputs: dict[str, Array], mode: Mode
+    ) -> tuple[dict[str, Array], Any]:
+        """All forward blocks in order: outputs by name, and the caches."""
+
+    @abstractmethod
+    def backward_pass(
+        self, params: Tree, caches: Any, d_outputs: dict[str, Array], *, input_gradient: bool
+    ) -> tuple[dict[str, Array | None], Tree]:
+        """All backward blocks in reverse order: dA[0] by input name, and the gradients."""
+
+    @abstractmethod
+    def next_state(self, state: Tree, caches: Any) -> Tree:
+        """The layers' state after a forward pass that left ``caches``."""
+
+    def iteration(
+        self,
+        params: Tree,
+        state: Tree,
+        inputs: dict[str, Array],
+        targets: dict[str, Array],
+        *,
+        weight: Array | None = None,
+        mode: Mode,
+        input_gradient: bool = False,
+    ) -> Iteration:
+        """Forward, loss, backward: one iteration of the notes without its update.
+
+        Arguments:
+            params, state: trees as `parameters` and `state`.
+            inputs: X by input name, examples last.
+            targets: Y by output name, as the loss's `targets` returned them.
+            weight: w of each example (m,): J = (1/m) Σ wᵢ Lᵢ.
+            mode: training or prediction, with the random stream.
+            input_gradient: True to have dA[0] too.
+        """
+        outputs, caches = self.forward_pass(params, state, inputs, mode)
+        total: Any = 0.0
+        d_outputs: dict[str, Array] = {}
+        for name, loss in self.losses.items():
+            each, cache = loss.forward(self.ops, outputs[name], targets[name])
+            dA = loss.backward(self.ops, cache)
+            share = self.loss_weights[name]
+            if weight is not None:
+                each, dA = each * weight, dA * weight
+            if share != 1.0:
+                each, dA = each * share, dA * share
+            total, d_outputs[name] = total + each, dA
+        d_inputs, grads = self.backward_pass(params, caches, d_outputs, input_gradient=input_gradient)
+        for layer, name, rule in self._penalties:
+            grads[layer][name] = grads[layer][name] + rule.gradient(self.ops.xp, params[layer][name])
+        cost = total.mean() + self.penalty(params)
+        new_state = self.next_state(state, caches) if mode.train else state
+        return Iteration(cost, total, outputs, caches, d_inputs, grads, new_state)
+
+    def penalty(self, params: Tree) -> Any:
+        """The sum of the regularizers' penalties."""
+        return sum((rule.penalty(self.ops.xp, params[layer][name]) for layer, name, rule in self._penalties), 0.0)
+
+    def projected(self, params: Tree) -> Tree:
+        """The parameters after the regularizers that constrain them, such as a largest norm; others unchanged."""
+        for layer, name, rule in self._penalties:
+            params[layer][name] = rule.project(self.ops.xp, params[layer][name])
+        return params
+
+    # --- the same for users: arrays checked, own parameters -----------------------------------------------------
+
+    def forward(self, X: Any, *, train: bool = False, update: int = 0) -> tuple[Any, Any]:
+        """Forward propagation, layer by layer: ``A, caches = net.forward(X)``.
+
+        Arguments:
+            X: (n[0], m), or (channels, height, width, m): examples last; by name for several inputs.
+            train: True to run as in training (dropout drops, normalisation uses the batch).
+            update: which update's random stream to draw from when training.
+
+        Returns:
+            the output A[L] (by name for several outputs) and the caches that `backward` reads.
+
+        Raises:
+            ShapeError, DataError: X does not fit, or is not finite.
+        """
+        outputs, caches = self.forward_pass(self.parameters, self.state, self.checked(X), self._mode(train, update))
+        return self._unnamed(outputs), caches
+
+    def backward(self, caches: Any, dA: Any, *, input_gradient: bool = True) -> tuple[Any, Tree]:
+        """Backward propagation from dA[L]: ``dX, grads = net.backward(caches, dA)``.
+
+        Arguments:
+            caches: from `forward`.
+            dA: the gradient of each example's own loss, of the output's shape; by name for several outputs.
+            input_gradient: False to leave out dA[0], which training never uses.
+
+        Returns:
+            dA[0] (by name for several inputs) and the gradients, a tree of the parameters' shape: means over the batch.
+        """
+        d_outputs = self._named(dA, self.outputs, "dA")
+        d_inputs, grads = self.backward_pass(self.parameters, caches, d_outputs, input_gradient=input_gradient)
+        return self._unnamed(d_inputs), grads
+
+    def cost(self, X: Any, Y: Any, *, sample_weight: Any = None) -> float:
+        """J = (1/m) Σ L(Ŷ, Y) + the regularizers' penalties, as in prediction.
+
+        Arguments:
+            X: inputs, examples last.
+            Y: class indices (m,), or values (n[L], m).
+            sample_weight: wᵢ of each example, (m,).
+        """
+        outputs, _ = self.forward_pass(self.parameters, self.state, self.checked(X), self._mode(False, 0))
+        targets = self.checked_targets(Y)
+        _same_count(outputs, targets)
+        total: Any = 0.0
+        for name, loss in self.losses.items():
+            each, _ = loss.forward(self.ops, outputs[name], targets[name])
+            total = total + self.loss_weights[name] * each
+        if sample_weight is not None:
+            total = total * self.ops.asarray(sample_weight, self.dtype)
+        return float(total.mean() + self.penalty(self.parameters))
+
+    def gradients(
+        self, X: Any, Y: Any, *, sample_weight: Any = None, train: bool = True, update: int = 0
+    ) -> tuple[float, Tree]:
+        """J and its gradients: ``J, grads = net.gradients(X, Y)``. Arguments as in `cost` and `forward`."""
+        done = self.checked_iteration(X, Y, sample_weight=sample_weight, train=train, update=update)
+        return float(done.cost), done.grads
+
+    def checked_iteration(
+        self,
+        X: Any,
+        Y: Any,
+        *,
+        sample_weight: Any = None,
+        train: bool = True,
+        update: int = 0,
+        input_gradient: bool = False,
+    ) -> Iteration:
+        """`iteration` on users' arrays with the network's own parameters; changes nothing."""
+        inputs, targets = self.checked(X), self.checked_targets(Y)
+        _same_count(inputs, targets)
+        return self.iteration(
+            self.parameters,
+            self.state,
+            inputs,
+            targets,
+            weight=None if sample_weight is None else self.ops.asarray(sample_weight, self.dtype),
+            mode=self._mode(train, update),
+            input_gradient=input_gradient,
+        )
+
+    def _mode(self, train: bool, update: int) -> Mode:
+        return Mode(train, self.ops.random_key(self.seed, update) if train else None)
+
+    def _key(self, mode: Mode, index: int) -> Any:
+        return None if mode.key is None else self.ops.fold_in(mode.key, index)
+
+    def checked(self, X: Any, *, where: str = "X") -> dict[str, Array]:
+        """The inputs by name as the engine's arrays, refused before any arithmetic where they do not fit.
+
+        Raises:
+            ShapeError: another shape than the network's input, or different numbers of examples.
+            DataError: values that are not numbers or not finite.
+        """
+        inputs = {}
+        for name, value in self._named(X, self.inputs, where).items():
+            place = where if self.single else f"{where}[{name!r}]"
+            check_input(value, self.inputs[name], place)
+            inputs[name] = self.ops.asarray(value, self.dtype)
+            if not bool(self.ops.xp.isfinite(inputs[name]).all()):
+                A = self.ops.to_numpy(inputs[name])
+                bad = tuple(int(i) for i in np.argwhere(~np.isfinite(A))[0])
+                raise DataError("the input is not finite", where=f"{place}, example {bad[-1]}", got=A[bad])
+        _same_count(inputs, {})
+        return inputs
+
+    def checked_targets(self, Y: Any, *, where: str = "Y") -> dict[str, Array]:
+        """The targets by output name, as the losses read them."""
+        if not self.losses:
+            raise ParameterError("the network has no loss", hint="make it with loss='softmax_cross_entropy', say")
+        named = self._named(Y, self.outputs, where)
+        return {
+            name: self.ops.asarray(
+                loss.targets(
+                    named[name],
+                    self.outputs[name],
+                    np.dtype(self.dtype),
+                    where=where if self.single else f"{where}[{name!r}]",
+                )
+            )
+            for name, loss in self.losses.items()
+        }
+
+    def _named(self, values: Any, names: Mapping[str, Any], where: str) -> dict[str, Any]:
+        if not isinstance(values, Mapping):
+            if len(names) > 1:
+                raise ShapeError(
+                    f"the network has several: {', '.join(names)}", where=where, expected="a dictionary by name"
+                )
+            return {next(iter(names)): values}
+        if set(values) != set(names):
+            raise ShapeError("other names than the network's", where=where, expected=list(names), got=list(values))
+        return {name: values[name] for name in names}
+
+    def _unnamed(self, values: dict[str, Any]) -> Any:
+        return next(iter(values.values())) if self.single else values
+
+    # --- what a network is made of ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """What `pellucid.network.from_config` rebuilds the network from, parameters aside."""
+
+    def _shared_config(self) -> dict[str, Any]:
+        one = next(iter(self.losses.values()), None)
+        shared: dict[str, Any] = {"seed": self.seed, "dtype": self.dtype}
+        if self.losses:
+            shared["loss"] = config(one if len(self.losses) == 1 else self.losses)
+        if self.regularizer:
+            shared["regularizer"] = config(self.regularizer)
+        if any(share != 1.0 for share in self.loss_weights.values()):
+            shared["loss_weights"] = self.loss_weights
+        return shared
+
+    # --- doors to the rooms above, opened only when used --------------------------------------------------------
+
+    def fit(self, x: Any, y: Any = None, **options: Any) -> Any:
+        """Train on examples-first data; see `pellucid.training.loop.fit` for the arguments. Returns the `History`."""
+        from pellucid.training.loop import fit
+
+        return fit(self, x, y, **options)
+
+    def predict(self, x: Any, *, batch_size: int = 1024) -> Any:
+        """What the network says of examples-first data: probabilities for a loss on classes, values otherwise.
+
+        Arguments:
+            x: (m, …), examples first; by name for several inputs.
+            batch_size: examples at a time.
+
+        Returns:
+            (m, n[L]), by name for several outputs.
+        """
+        from pellucid.training.loop import predict
+
+        return predict(self, x, batch_size=batch_size)
+
+    def evaluate(self, x: Any, y: Any = None, **options: Any) -> dict[str, float]:
+        """Loss and metrics on examples-first data; see `pellucid.training.loop.evaluate`."""
+        from pellucid.training.loop import evaluate
+
+        return evaluate(self, x, y, **options)
+
+    def summary(self) -> Any:
+        """Layers, output shapes, parameters, multiply–adds and cache memory; prints as a table."""
+        from pellucid.inspect.summary import summary
+
+        return summary(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network, its parameters, state and preprocessing to one file (safetensors); `pl.load` reads it."""
+        from pellucid.network.saving import save
+
+        save(self, path)
+
+
+def check_input(value: Any, shape: Shape, where: str) -> None:
+    """Refuse an array that is not (*shape, m).
+
+    Raises:
+        ShapeError: saying which axis looks swapped where one does.
+        DataError: it does not hold numbers.
+    """
+    kind = getattr(getattr(value, "dtype", None), "kind", None)
+    if kind is None:
+        raise DataError("not an array", where=where, expected=f"an array {_with_m(shape)}", got=type(value).__name__)
+    if kind not in "fiub":
+        raise DataError("not numbers", where=where, expected="a float or integer array", got=f"dtype {value.dtype}")
+    if tuple(value.shape[:-1]) == shape and value.ndim == len(shape) + 1:
+        return
+    got = tuple(value.shape)
+    hint = None
+    if got[1:] == shape:
+        hint = "examples come last here (columns): give X.T, or np.moveaxis(X, 0, -1); fit and predict take (m, …)"
+    elif got == shape:
+        hint = "one example is a batch of one: X[..., None]"
+    elif len(got) == 4 and len(shape) == 3 and (got[1], got[2], got[0]) == shape:
+        hint = "the channel axis comes first: (channels, height, width, m)"
+    raise ShapeError(
+        "the input does not fit the network's input (A[0])", where=where, expected=_with_m(shape), got=got, hint=hint
+    )
+
+
+def _with_m(shape: Sequence[int]) -> str:
+    return f"({', '.join(map(str, (*shape, 'm')))})"
+
+
+def _same_count(inputs: Mapping[str, Array], targets: Mapping[str, Array]) -> None:
+    counts = {name: int(value.shape[-1]) for name, value in [*inputs.items(), *targets.items()]}
+    if len(set(counts.values())) > 1:
+        raise ShapeError("different numbers of examples m", got=", ".join(f"{k}: {n}" for k, n in counts.items()))
+    if not all(counts.values()):
+        raise DataError("there are no examples", got="m = 0")

@@ -1,0 +1,131 @@
+"""Networks to files and back: one safetensors file with the architecture, or a TOML file to write by hand."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pellucid import files
+from pellucid.errors import CheckpointError, ParameterError, unknown
+from pellucid.layers.base import Layer, layers
+from pellucid.network.base import Network
+from pellucid.network.graph import Graph
+from pellucid.network.parameters import fitted
+from pellucid.network.sequential import Sequential
+from pellucid.trees import flatten, unflatten
+
+_COMMON = {"network", "loss", "loss_weights", "seed", "dtype", "regularizer", "layers"}
+_KEYS = {"Sequential": _COMMON | {"input_shape"}, "Graph": _COMMON | {"inputs", "outputs", "single"}}
+_NEEDED = {"Sequential": ("input_shape", "layers"), "Graph": ("inputs", "layers", "outputs")}
+
+
+def from_config(document: dict[str, Any], *, engine: str = "auto", where: str = "network", **changes: Any) -> Network:
+    """The network that a document describes: what `Network.config` returned, or a TOML file said.
+
+    Arguments:
+        document: the description. ``network`` is ``"Sequential"`` (the default) or ``"Graph"``.
+        engine: where it runs.
+        where: the document's place, for messages.
+        changes: entries that replace the document's, such as ``seed=3``.
+
+    Raises:
+        ParameterError: an unknown key, a missing one, or an unknown layer; all name the known ones.
+    """
+    kind = document.get("network", "Graph" if "inputs" in document else "Sequential")
+    if kind not in _KEYS:
+        raise unknown("network", kind, _KEYS, where=where)
+    for key in document:
+        if key not in _KEYS[kind]:
+            raise unknown("key", key, _KEYS[kind], where=where)
+    for key in _NEEDED[kind]:
+        if not document.get(key):
+            raise ParameterError(f"{key!r} is missing", where=where, expected=", ".join(_NEEDED[kind]))
+    options = {
+        key: document[key] for key in ("loss", "loss_weights", "seed", "dtype", "regularizer") if key in document
+    }
+    cls = Graph if kind == "Graph" else Sequential
+    return cls.from_config(document, engine=engine, **{**options, **changes})
+
+
+def layer_from(described: Any, members: dict[str, Layer], where: str) -> Layer:
+    """One layer from its description; ``{"shared": name}`` is the layer already known by that name."""
+    if isinstance(described, dict) and "shared" in described:
+        if described["shared"] not in members:
+            raise unknown("layer", described["shared"], members, where=where)
+        return members[described["shared"]]
+    return layers.get(described, where=where)
+
+
+def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A network's description from a TOML file.
+
+    Raises:
+        ParameterError: the file is missing or is not TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParameterError("there is no such network file", where=str(path)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise ParameterError(f"not a TOML file: {problem}", where=str(path)) from None
+
+
+def contents(net: Network) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A network as named arrays and a JSON document; `restored` is the inverse."""
+    to_numpy = net.ops.to_numpy
+    arrays = {f"parameters/{path}": to_numpy(leaf) for path, leaf in flatten(net.parameters).items()}
+    arrays |= {f"state/{path}": to_numpy(leaf) for path, leaf in flatten(net.state).items()}
+    return arrays, {"config": net.config(), "preprocessing": net.preprocessing}
+
+
+def restored(
+    arrays: dict[str, Any], document: dict[str, Any], *, engine: str = "auto", where: str = "network"
+) -> Network:
+    """The network that `contents` took apart.
+
+    Raises:
+        CheckpointError: the document has no network in it.
+    """
+    if "config" not in document:
+        raise CheckpointError("there is no network in this file", where=where)
+    net = from_config(document["config"], engine=engine, where=where)
+    fill(net, arrays, where=where)
+    net.preprocessing = document.get("preprocessing")
+    return net
+
+
+def fill(net: Network, arrays: dict[str, Any], *, where: str) -> None:
+    """Set a network's parameters and state from named arrays.
+
+    Raises:
+        ShapeError: they are another network's.
+    """
+    trees: dict[str, dict[str, Any]] = {"parameters": {}, "state": {}}
+    for path, array in arrays.items():
+        tree, _, rest = path.partition("/")
+        if tree in trees:
+            trees[tree][rest] = array
+    net.parameters = fitted(unflatten(trees["parameters"]), net.parameters, net.dtype, where=where)
+    net.state = net._on_engine(fitted(unflatten(trees["state"]), net.state, net.dtype, where=where))
+
+
+def save(net: Network, path: str | os.PathLike[str]) -> None:
+    """Write the network to one file, whole or not at all."""
+    arrays, document = contents(net)
+    files.write_arrays(path, arrays, document)
+
+
+def load(path: str | os.PathLike[str], *, engine: str = "auto") -> Network:
+    """A network from the file that `Network.save` wrote.
+
+    Arguments:
+        path: the file.
+        engine: where it will run.
+
+    Raises:
+        CheckpointError: the file is missing, corrupt, truncated or not a pellucid network.
+    """
+    arrays, document = files.read_arrays(path)
+    return restored(arrays, document, engine=engine, where=str(path))

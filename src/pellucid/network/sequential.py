@@ -1,0 +1,153 @@
+"""A chain of layers: a list forward, the list reversed backward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pellucid.errors import ParameterError, ShapeError
+from pellucid.layers.base import Layer, Mode, as_shape, named, relocated
+from pellucid.network.base import Network
+from pellucid.network.parameters import added
+from pellucid.registry import config
+
+
+class Sequential(Network):
+    """A chain: A[0] = X, layer l makes A[l] from A[l-1], A[L] = Ŷ.
+
+    One layer object used at several places shares its parameters there; its gradient is the sum over the places.
+
+    Arguments:
+        layers: the layers, from the input to the output.
+        input_shape: of one example: ``(n_x,)``, or ``(channels, height, width)``.
+        loss: by name or as an object; None for a network that is only run.
+        loss_weights: as in `Graph`.
+        seed: of the parameters and of dropout.
+        engine: ``"auto"``, ``"numpy"``, ``"native"`` or ``"jax"``.
+        dtype: ``"float32"``, or ``"float64"`` for checks.
+        regularizer: of every weight whose layer names none of its own.
+
+    Raises:
+        ShapeError: layers that do not fit together, naming the layer and the shapes up to it.
+    """
+
+    def __init__(
+        self,
+        *layers: Layer | Sequence[Layer],
+        input_shape: int | Sequence[int],
+        loss: Any = None,
+        loss_weights: Any = None,
+        seed: int = 0,
+        engine: str = "auto",
+        dtype: str = "float32",
+        regularizer: Any = None,
+    ) -> None:
+        chain = layers[0] if len(layers) == 1 and isinstance(layers[0], (list, tuple)) else layers
+        self.layers: tuple[Layer, ...] = tuple(chain)  # type: ignore[arg-type]
+        if not self.layers:
+            raise ParameterError("a network needs a layer", where="Sequential")
+        for index, layer in enumerate(self.layers, 1):
+            if not isinstance(layer, Layer):
+                hint = "write pl.Dense(10), not pl.Dense" if isinstance(layer, type) else None
+                raise ParameterError("not a layer", where=f"layer {index}", got=repr(layer), hint=hint)
+        self.names = named(self.layers)
+        self.inputs = {"input": as_shape(input_shape, "input_shape")}
+        self.shapes = self._follow(self.inputs["input"])
+        self.outputs = {"output": self.shapes[-1]}
+        self._prepare(
+            loss=loss,
+            loss_weights=loss_weights,
+            seed=seed,
+            engine=engine,
+            dtype=dtype,
+            regularizer=regularizer,
+            single=True,
+        )
+        trained = [index for index, layer in enumerate(self.layers) if self.names[layer] in self.parameters]
+        self._first_trained = trained[0] if trained else len(self.layers)
+
+    def _follow(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """Every layer's output shape, from the input's."""
+        shapes, path = [shape], f"input {shape}"
+        self.input_shapes = {}
+        for index, layer in enumerate(self.layers, 1):
+            where = f"layer {index} ({self.names[layer]})"
+            if layer.several_inputs:
+                raise ShapeError("joins several inputs", where=where, hint="use pl.Graph for branches")
+            if self.input_shapes.setdefault(layer, shapes[-1]) != shapes[-1]:
+                raise ShapeError(
+                    "one layer at two places with inputs of different shapes",
+                    where=where,
+                    expected=self.input_shapes[layer],
+                    got=shapes[-1],
+                )
+            try:
+                shapes.append(layer.output_shape(shapes[-1]))
+            except ShapeError as problem:
+                raise relocated(problem, where, path) from None
+            if shapes[-1] and isinstance(shapes[-1][0], tuple):
+                raise ShapeError("has several outputs", where=where, hint="use pl.Graph for branches")
+            path += f" → {self.names[layer]} {shapes[-1]}"
+        return shapes
+
+    def forward_pass(self, params, state, inputs, mode):
+        A, caches = inputs["input"], []
+        for index, layer in enumerate(self.layers):
+            name = self.names[layer]
+            own = Mode(mode.train, self._key(mode, index), state.get(name, {}))
+            A, cache = layer.forward(self.ops, params.get(name, {}), A, mode=own)
+            caches.append(cache)
+        return {"output": A}, caches
+
+    def backward_pass(self, params, caches, d_outputs, *, input_gradient):
+        dA, grads = d_outputs["output"], {}
+        last = 0 if input_gradient else self._first_trained
+        for index in range(len(self.layers) - 1, last - 1, -1):
+            layer = self.layers[index]
+            name = self.names[layer]
+            wanted = input_gradient or index > last
+            dA, own = layer.backward(self.ops, params.get(name, {}), caches[index], dA, input_gradient=wanted)
+            if own:
+                grads[name] = added(grads[name], own) if name in grads else own
+        return {"input": dA if input_gradient else None}, {name: grads[name] for name in params}
+
+    def next_state(self, state, caches):
+        new = dict(state)
+        for layer, cache in zip(self.layers, caches, strict=True):
+            name = self.names[layer]
+            if name in new:
+                new[name] = layer.next_state(self.ops, new[name], cache)
+        return new
+
+    def config(self):
+        chain = []
+        first_use: dict[Layer, str] = {}
+        for layer in self.layers:
+            if layer in first_use:
+                chain.append({"shared": first_use[layer]})
+                continue
+            first_use[layer] = self.names[layer]
+            described = config(layer)
+            chain.append({"type": described} if isinstance(described, str) else described)
+        return {
+            "network": "Sequential",
+            "input_shape": list(self.inputs["input"]),
+            "layers": chain,
+            **self._shared_config(),
+        }
+
+    @classmethod
+    def from_config(cls, document: dict[str, Any], **options: Any) -> Sequential:
+        """The network that `config` described."""
+        from pellucid.network.saving import layer_from
+
+        members: dict[str, Layer] = {}
+        chain: list[Layer] = []
+        for index, each in enumerate(document["layers"], 1):
+            chain.append(layer_from(each, members, f"layer {index}"))
+            members.update({name: layer for layer, name in named(chain).items()})
+        return cls(*chain, input_shape=document["input_shape"], **options)
+
+    def __repr__(self) -> str:
+        inside = ", ".join(map(repr, self.layers))
+        return f"Sequential({inside}, input_shape={self.inputs['input']})"
