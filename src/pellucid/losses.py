@@ -1,7 +1,8 @@
 """Losses: one number per example, and the gradient that starts the backward pass.
 
 `forward` gives each example's own loss and `backward` the gradient of that loss, unscaled by the batch:
-``dA[:, i]`` belongs to example i. The cost J is the mean over the examples, and 1/m enters with the parameters' gradients.
+``dA[:, i]`` belongs to example i. The cost J is the mean over the examples, and 1/m enters with
+the parameters' gradients.
 Classes lie along axis -2, just before the examples: axis 0 of (n, m), axis 1 of a sequence (T, n, m).
 """
 

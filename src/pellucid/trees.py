@@ -1,4 +1,4 @@
-"""Named trees: nested dictionaries whose leaves are arrays. Parameters, gradients, state and optimizer slots are trees."""
+"""Named trees: nested dictionaries whose leaves are arrays: parameters, gradients, state, optimizer slots."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class Add(Layer):
     class Cache(NamedTuple):
         """How many inputs there were."""
 
-        count: int
+        inputs: int
 
     def output_shape(self, input_shape):
         return _same(input_shape)
@@ -78,7 +78,7 @@ class Add(Layer):
         return reduce(add, A_prev), Add.Cache(len(A_prev))
 
     def backward(self, ops, params, cache, dA, *, input_gradient=True):
-        return (dA if input_gradient else None,) * cache.count, {}
+        return (dA if input_gradient else None,) * cache.inputs, {}
 
     def equations(self):
         return {"A": "Σ A_prev", "dA_prev": "dA, for every input"}

@@ -45,7 +45,7 @@ class BatchNorm(Layer):
         A_hat: Array  # A_prev's shape
         variance: Array  # (n, 1, …, 1): of the batch, or the running one in prediction
         batch_mean: Array | None  # (n, 1, …, 1), for the running average; None in prediction
-        count: int  # values that each mean was taken over
+        values: int  # how many each mean was taken over
 
     def __post_init__(self):
         _within(self, "momentum", self.momentum, 0, 1)
@@ -91,7 +91,7 @@ class BatchNorm(Layer):
     def next_state(self, ops, state, cache):
         if cache.batch_mean is None:
             return state
-        unbiased = cache.variance * (cache.count / max(cache.count - 1, 1))
+        unbiased = cache.variance * (cache.values / max(cache.values - 1, 1))
         keep = self.momentum
         return {
             "mean": keep * state["mean"] + (1.0 - keep) * cache.batch_mean,
@@ -110,9 +110,9 @@ class BatchNorm(Layer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LayerNorm(Layer):
-    """Normalises the features of each example; then scales and shifts each feature. The same in training and prediction.
+    """Normalises the features of each example; then scales and shifts each; the same in training and prediction.
 
-        forward    μ, σ² = mean, variance over the last feature axis or all of them      A_hat = (A_prev - μ) / √(σ² + ε)
+        forward    μ, σ² = mean, variance over the last feature axes        A_hat = (A_prev - μ) / √(σ² + ε)
                    A = γ * A_hat + β
         backward   dγ = (1/m) Σ_columns dA * A_hat      dβ = (1/m) Σ_columns dA          dA_hat = γ * dA
                    dA_prev = (dA_hat - mean(dA_hat) - A_hat * mean(dA_hat * A_hat)) / √(σ² + ε)
@@ -158,7 +158,7 @@ class LayerNorm(Layer):
 
     def backward(self, ops, params, cache, dA, *, input_gradient=True):
         gamma, m = params["gamma"], dA.shape[-1]
-        shared = tuple(range(dA.ndim - gamma.ndim)) + (-1,)
+        shared = (*range(dA.ndim - gamma.ndim), -1)
         grads = {
             "gamma": (dA * cache.A_hat).sum(axis=shared).reshape(gamma.shape) / m,
             "beta": dA.sum(axis=shared).reshape(gamma.shape) / m,

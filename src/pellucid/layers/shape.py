@@ -21,7 +21,7 @@ class _ShapeCache(NamedTuple):
 class Flatten(Layer):
     """One vector per example: (d₁, d₂, …, m) → (d₁ d₂ …, m), a view."""
 
-    Cache = _ShapeCache
+    Cache = _ShapeCache  # type: ignore[assignment]
 
     def output_shape(self, input_shape):
         return (math.prod(input_shape),)
@@ -48,7 +48,7 @@ class Reshape(Layer):
 
     shape: Sequence[int]
 
-    Cache = _ShapeCache
+    Cache = _ShapeCache  # type: ignore[assignment]
 
     def __post_init__(self):
         sizes = (self.shape,) if isinstance(self.shape, int) else tuple(self.shape)

@@ -127,7 +127,7 @@ class Network(ABC):
 
     @property
     def parameters(self) -> Tree:
-        """The parameters: a tree ``{layer: {"W": (n, n_prev), "b": (n, 1), …}, …}``. Setting them checks every shape."""
+        """The tree ``{layer: {"W": (n, n_prev), "b": (n, 1), …}, …}``. Setting it checks every shape."""
         return self._parameters
 
     @parameters.setter

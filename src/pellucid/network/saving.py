@@ -18,7 +18,10 @@ from pellucid.trees import flatten, unflatten
 
 _COMMON = {"network", "loss", "loss_weights", "seed", "dtype", "regularizer", "layers"}
 _KEYS = {"Sequential": _COMMON | {"input_shape"}, "Graph": _COMMON | {"inputs", "outputs", "single"}}
-_NEEDED = {"Sequential": ("input_shape", "layers"), "Graph": ("inputs", "layers", "outputs")}
+_NEEDED: dict[str, tuple[str, ...]] = {
+    "Sequential": ("input_shape", "layers"),
+    "Graph": ("inputs", "layers", "outputs"),
+}
 
 
 def from_config(document: dict[str, Any], *, engine: str = "auto", where: str = "network", **changes: Any) -> Network:

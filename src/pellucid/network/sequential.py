@@ -100,7 +100,8 @@ class Sequential(Network):
         return {"output": A}, caches
 
     def backward_pass(self, params, caches, d_outputs, *, input_gradient):
-        dA, grads = d_outputs["output"], {}
+        dA = d_outputs["output"]
+        grads: dict[str, Any] = {}
         last = 0 if input_gradient else self._first_trained
         for index in range(len(self.layers) - 1, last - 1, -1):
             layer = self.layers[index]
