@@ -20,20 +20,8 @@ from hypothesis.extra import numpy as hnp
 from pellucid.errors import CheckpointError, ParameterError
 from pellucid.files import atomic_write, locked, read_arrays, sweep, to_json, write_arrays
 
-DTYPES = [
-    "float64",
-    "float32",
-    "float16",
-    "int64",
-    "int32",
-    "int16",
-    "int8",
-    "uint64",
-    "uint32",
-    "uint16",
-    "uint8",
-    "bool",
-]
+DTYPES = [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
+DTYPES += ["float16", "float32", "float64", "bool"]
 names = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=8).filter(
     lambda s: s != "__metadata__"
 )
