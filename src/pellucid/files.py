@@ -90,7 +90,7 @@ def atomic_write(path: str | os.PathLike, data: bytes | str | Iterable[Any]) -> 
             temporary.unlink(missing_ok=True)
             raise
     except OSError as failure:
-        raise _cannot_write(path, failure) from failure
+        raise cannot_write(path, failure) from failure
     _sync_folder(target.parent)
     return path
 
@@ -252,7 +252,7 @@ def _regular(path: Path) -> os.stat_result:
     return status
 
 
-def _cannot_write(path: Path, failure: OSError) -> CheckpointError:
+def cannot_write(path: Path, failure: OSError) -> CheckpointError:
     return CheckpointError(
         f"cannot be written: {failure.strerror or failure}",
         where=str(path),
