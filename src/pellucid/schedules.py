@@ -36,7 +36,7 @@ def get(value: float | str | dict | Schedule, where: str | None = None) -> Sched
 
 
 def number(interval: str, default: Any = MISSING, *, whole: bool = False, **options: Any) -> Any:
-    """A dataclass field that `check_numbers` holds to an interval such as ``"[0, 1)"``; the default None allows None."""
+    """A dataclass field that `check_numbers` holds to an interval such as ``"[0, 1)"``; default None allows None."""
     return field(default=default, metadata={"interval": interval, "whole": whole}, **options)
 
 
