@@ -84,7 +84,7 @@ class Identity(Activation, names=("identity", "linear")):
         return A_prev, Activation.Cache(None)
 
     def backward(self, ops, params, cache, dA, *, input_gradient=True):
-        return dA, {}
+        return dA if input_gradient else None, {}
 
 
 @dataclass(frozen=True, eq=False, repr=False)

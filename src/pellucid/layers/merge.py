@@ -67,9 +67,9 @@ class Add(Layer):
     several_inputs: ClassVar[bool] = True
 
     class Cache(NamedTuple):
-        """How many inputs there were."""
+        """What the backward block reads."""
 
-        inputs: int
+        inputs: int  # how many there were
 
     def output_shape(self, input_shape):
         return _same(input_shape)
