@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid import optimizers
@@ -166,7 +166,6 @@ def test_round_trip_through_json(kind):
         assert optimizers.get(json.loads(json.dumps(config(optimizer)))) == optimizer
 
 
-@settings(deadline=None)
 @given(
     rate=st.floats(0, 1),
     betas=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
@@ -242,7 +241,6 @@ def test_a_gradient_whose_square_overflows_is_clipped_all_the_same():
     np.testing.assert_allclose(grads["W"], [0.6, -0.8], rtol=1e-6)
 
 
-@settings(deadline=None)
 @given(st.floats(0.01, 20))
 def test_clipped_gradients_keep_their_direction(limit):
     grads = random_tree()

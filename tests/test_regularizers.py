@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid import regularizers
@@ -70,7 +70,6 @@ def test_max_norm_by_hand():
     np.testing.assert_allclose(MaxNorm(1.0).project(np, W), [[0.6, 0.8], [0.3, 0.4], [0, 0]], rtol=1e-15)
 
 
-@settings(deadline=None)
 @given(st.floats(0.01, 10), st.sampled_from([(4, 3), (3, 2, 2, 2), (5, 1), (6,)]), st.integers(0, 99))
 def test_max_norm_is_the_nearest_point_of_the_ball(limit, shape, seed):
     W = weights(shape, seed=seed)
@@ -83,7 +82,6 @@ def test_max_norm_is_the_nearest_point_of_the_ball(limit, shape, seed):
     np.testing.assert_allclose(MaxNorm(limit).project(np, projected), projected, rtol=1e-13)
 
 
-@settings(deadline=None)
 @given(st.floats(0, 10), st.floats(0, 10), st.floats(0.01, 10))
 def test_round_trip(first, second, limit):
     for regularizer in (L1(first), L2(second), Elastic(first, second), MaxNorm(limit)):

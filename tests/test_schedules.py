@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid import schedules
@@ -35,7 +35,6 @@ def test_round_trip_through_json(schedule):
     assert schedules.get(json.loads(json.dumps(config(schedule)))) == schedule
 
 
-@settings(deadline=None)
 @given(
     kind=st.sampled_from([Constant, Step, Exponential, Cosine, OneCycle, ReduceOnPlateau]),
     rate=st.floats(0, 10),
@@ -88,7 +87,6 @@ def test_the_rate_at_a_moment_of_ten_epochs(schedule, epoch, expected):
     assert schedule.rate(epoch, 10, schedule.initial_state()) == pytest.approx(expected, rel=1e-14, abs=1e-16)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 30), st.integers(1, 50))
 def test_the_last_update_lies_one_step_before_the_end(epochs, updates):
     last = (epochs * updates - 1) / updates
@@ -96,14 +94,12 @@ def test_the_last_update_lies_one_step_before_the_end(epochs, updates):
     assert Cosine(1.0).rate(last, epochs, {}) == pytest.approx(expected, rel=1e-9, abs=1e-15)
 
 
-@settings(deadline=None)
 @given(st.floats(0, 40), st.integers(1, 30))
 def test_rates_stay_between_nothing_and_the_highest(epoch, epochs):
     for schedule in EVERY:
         assert 0 <= schedule.rate(min(epoch, epochs), epochs, schedule.initial_state()) <= 0.4
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=40), st.integers(0, 4))
 def test_plateaus_are_found_as_pytorch_finds_them(losses, patience):
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from pellucid.errors import ParameterError, unknown
 
@@ -70,13 +70,13 @@ class Registry(Generic[T]):
         if isinstance(value, dict):
             fields = dict(value)
             name = fields.pop("type", None)
-            if name is None:
-                raise ParameterError(f"this {self.kind} has no 'type'", where=where, got=value)
+            if not isinstance(name, str):
+                raise ParameterError(f"this {self.kind} has no 'type' that is a name", where=where, got=value)
             return self._build(self.find(name, where=where), (), fields, where)
         if isinstance(value, type) and value in self._classes.values():
             return self._build(value, (), {}, where)
         if isinstance(value, tuple(self._classes.values())):
-            return value
+            return cast(T, value)
         raise ParameterError(
             f"cannot be used as {self.kind}", where=where, expected=f"one of {', '.join(self)}", got=repr(value)
         )
@@ -97,12 +97,20 @@ def config(thing: Any) -> Any:
 
     A registered object becomes ``{"type": name, argument: value, …}``, arguments at their default left out, and just
     its name when all are.
+
+    Raises:
+        ParameterError: an object whose class only inherits a name, and would come back as the class it inherits from.
     """
     if isinstance(thing, (list, tuple)):
         return [config(each) for each in thing]
     if isinstance(thing, dict):
         return {key: config(value) for key, value in thing.items()}
     if hasattr(thing, "registered_name"):
+        if "registered_name" not in vars(type(thing)):
+            raise ParameterError(
+                f"{type(thing).__name__} has no name of its own",
+                hint=f"register it under one, as {thing.registered_name!r} is",
+            )
         fields = {"type": thing.registered_name}
         for name, parameter in inspect.signature(type(thing)).parameters.items():
             value = getattr(thing, name)
@@ -123,15 +131,17 @@ def _normalised(name: str) -> str:
 
 def _parse_call(text: str, kind: str) -> tuple[str, tuple, dict[str, Any]]:
     """``"adam(1e-3, beta1=0.8)"`` as name, arguments and keyword arguments; only literals are read."""
-    name, bracket, _ = text.partition("(")
+    name, bracket, arguments = text.partition("(")
     if not bracket:
         return text.strip(), (), {}
     try:
-        call = ast.parse(text.strip(), mode="eval").body
+        call = ast.parse(f"name({arguments.strip()}", mode="eval").body  # a name such as leaky-relu is no Python name
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
             raise ValueError
         args = tuple(_literal(each) for each in call.args)
         kwargs = {each.arg: _literal(each.value) for each in call.keywords if each.arg}
+        if len(kwargs) < len(call.keywords):
+            raise ValueError  # an argument given twice, or **
     except (SyntaxError, ValueError):
         raise ParameterError(
             f"cannot read this {kind}", expected="name or name(value, argument=value)", got=repr(text)
