@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 _ROOMS = {
     "pellucid.layers": (
-        "ELU GELU SELU Activation Add BatchNorm Concat Dense Dropout Flatten HardSigmoid Identity Input Layer LayerNorm "
+        "ELU GELU SELU Activation Add BatchNorm Concat Dense Dropout Embedding Flatten HardSigmoid Identity Input Layer LayerNorm "
         "LeakyReLU Maxout Multiply PReLU ReLU Reshape Sigmoid SiLU Softmax Softplus Split Tanh"
     ),
     "pellucid.network": "Graph Sequential from_config load",

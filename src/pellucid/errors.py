@@ -63,6 +63,10 @@ class CheckpointError(PellucidError, RuntimeError):
     """A saved network or checkpoint that is corrupt, truncated or of another network."""
 
 
+class TrainingError(PellucidError, RuntimeError):
+    """Training that cannot go on, such as a cost that is no longer finite."""
+
+
 class VaultError(PellucidError, RuntimeError):
     """A second look at the test set that was not asked for by name."""
 
@@ -88,6 +92,4 @@ def need(module: str, *, extra: str):
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as missing:
-        raise EngineError(
-            f"{module} is not installed", hint=f"pip install 'pellucid[{extra}]'"
-        ) from missing
+        raise EngineError(f"{module} is not installed", hint=f"pip install 'pellucid[{extra}]'") from missing

@@ -90,6 +90,19 @@ class Loss:
         """What the outputs mean to a user: probabilities for a loss on logits, the outputs themselves otherwise."""
         return A
 
+    def judged(self, ops: Ops, A: Array, Y: Array) -> tuple[np.ndarray, np.ndarray]:
+        """Predictions and targets as `pellucid.metrics` reads them, examples first.
+
+        Arguments:
+            A: the network's outputs.
+            Y: targets as `targets` returned them.
+        """
+        return _examples_first(ops, A), _examples_first(ops, Y)
+
+
+def _examples_first(ops: Ops, A: Array) -> np.ndarray:
+    return np.moveaxis(ops.to_numpy(A), -1, 0).reshape(A.shape[-1], -1)
+
 
 def _per_example(losses_: Array) -> Array:
     """Sum over everything but the examples."""
@@ -195,6 +208,11 @@ class _Binary(Loss):
                 hint="for classes 0 … k-1 use k outputs and loss='softmax_cross_entropy'" if Y.max() > 1 else None,
             )
         return Y
+
+    def judged(self, ops, A, Y):
+        """Each output is a question of its own: probabilities (m n, 1) and classes (m n,)."""
+        P, classes = _examples_first(ops, self.predict(ops, A)), _examples_first(ops, Y)
+        return P.reshape(-1, 1), np.rint(classes).astype(np.int64).reshape(-1)
 
     def _smoothed(self, Y):
         return Y * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing if self.label_smoothing else Y
@@ -312,6 +330,12 @@ class _Categorical(Loss):
             )
         return whole
 
+    def judged(self, ops, A, Y):
+        """Probabilities, or class indices where there are none, and classes (m,); the steps of sequences one by one."""
+        classes = ops.to_numpy(Y if Y.ndim < A.ndim else Y.argmax(axis=-2))
+        P = np.moveaxis(ops.to_numpy(self.predict(ops, A)), -2, -1)
+        return P.reshape(-1, P.shape[-1]), classes.reshape(-1)
+
     def _weight(self, ops, A, Y):
         if self.class_weight is None:
             return None
@@ -402,6 +426,14 @@ class Hinge(_Categorical):
         if not np.isin(Y, (-1, 0, 1)).all():
             raise DataError("a hinge target out of range", where=where, expected="0 or 1, or -1 or 1")
         return np.where(Y > 0, 1, -1).astype(dtype)
+
+    def judged(self, ops, A, Y):
+        """Class indices: margins are not probabilities."""
+        if Y.ndim == A.ndim:
+            decided, classes = ops.to_numpy(A) > 0, ops.to_numpy(Y) > 0
+            return decided.reshape(-1).astype(np.int64), classes.reshape(-1).astype(np.int64)
+        margins, classes = super().judged(ops, A, Y)
+        return margins.argmax(axis=-1), classes
 
     def forward(self, ops, A, Y):
         xp = ops.xp

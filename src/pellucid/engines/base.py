@@ -109,6 +109,16 @@ class Ops(ABC):
     def softmax_cross_entropy_backward(self, P: Array, Y: Array, smoothing: float, axis: int) -> Array:
         """dZ = P - q, with q as in `softmax_cross_entropy`."""
 
+    # --- embedding ----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def embedding(self, W: Array, ids: Array) -> Array:
+        """A[t, :, i] = W[:, ids[t, i]], from W (n, levels) and integer ids (T, m), to A (T, n, m)."""
+
+    @abstractmethod
+    def embedding_dW(self, dA: Array, ids: Array, levels: int) -> Array:
+        """dW[:, k] = (1/m) Σ dA[t, :, i] where ids[t, i] = k, from dA (T, n, m), to dW (n, levels)."""
+
     # --- normalisation ------------------------------------------------------------------------------------------
 
     @abstractmethod

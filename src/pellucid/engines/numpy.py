@@ -106,6 +106,16 @@ class NumpyOps(Ops):
         np.put_along_axis(dZ, index, np.take_along_axis(dZ, index, axis) - (1.0 - smoothing), axis)
         return dZ
 
+    # --- embedding
+
+    def embedding(self, W, ids):
+        return np.ascontiguousarray(W[:, ids].transpose(1, 0, 2))
+
+    def embedding_dW(self, dA, ids, levels):
+        columns = dA.transpose(1, 0, 2).reshape(dA.shape[1], -1)
+        dW = np.stack([np.bincount(ids.reshape(-1), row, levels) for row in columns])
+        return (dW / dA.shape[-1]).astype(dA.dtype)
+
     # --- normalisation
 
     def normalize(self, A_prev, axes, epsilon):

@@ -21,6 +21,7 @@ from pellucid.layers.activations import (
 from pellucid.layers.base import PREDICT, Input, Layer, Mode, Node, layers
 from pellucid.layers.dense import Dense
 from pellucid.layers.dropout import Dropout
+from pellucid.layers.embedding import Embedding
 from pellucid.layers.merge import Add, Concat, Multiply
 from pellucid.layers.norm import BatchNorm, LayerNorm
 from pellucid.layers.shape import Flatten, Reshape, Split
@@ -36,6 +37,7 @@ __all__ = [
     "Concat",
     "Dense",
     "Dropout",
+    "Embedding",
     "Flatten",
     "HardSigmoid",
     "Identity",

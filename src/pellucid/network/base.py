@@ -48,6 +48,7 @@ class Network(ABC):
         parameters: the tree of parameters, ``{"dense_1": {"W": …, "b": …}, …}``.
         state: the tree of what changes without gradients, such as running means.
         inputs, outputs: shapes by name, without the example axis.
+        penalties: (layer, parameter, regularizer) for each parameter that one applies to.
         ops: the engine's primitives.
     """
 
@@ -83,7 +84,7 @@ class Network(ABC):
             )
         self.loss_weights = {name: float((loss_weights or {}).get(name, 1.0)) for name in self.outputs}
         self.preprocessing: dict[str, Any] | None = None  # how to make inputs from raw data; saved with the network
-        self._penalties = [
+        self.penalties = [
             (self.names[layer], weight, rule)
             for layer in self.names
             for weight in layer.regularized
@@ -133,6 +134,10 @@ class Network(ABC):
     @parameters.setter
     def parameters(self, params: Tree) -> None:
         self._parameters = self._on_engine(parameters.fitted(params, self._parameters, self.dtype))
+
+    def adopt(self, params: Tree, state: Tree) -> None:
+        """Take over trees that came from a training of this network, unchecked and not copied."""
+        self._parameters, self.state = params, state
 
     # --- forward and backward, as pure functions of what goes in ------------------------------------------------
 
@@ -186,7 +191,7 @@ class Network(ABC):
                 each, dA = each * share, dA * share
             total, d_outputs[name] = total + each, dA
         d_inputs, grads = self.backward_pass(params, caches, d_outputs, input_gradient=input_gradient)
-        for layer, name, rule in self._penalties:
+        for layer, name, rule in self.penalties:
             grads[layer][name] = grads[layer][name] + rule.gradient(self.ops.xp, params[layer][name])
         cost = total.mean() + self.penalty(params)
         new_state = self.next_state(state, caches) if mode.train else state
@@ -194,11 +199,11 @@ class Network(ABC):
 
     def penalty(self, params: Tree) -> Any:
         """The sum of the regularizers' penalties."""
-        return sum((rule.penalty(self.ops.xp, params[layer][name]) for layer, name, rule in self._penalties), 0.0)
+        return sum((rule.penalty(self.ops.xp, params[layer][name]) for layer, name, rule in self.penalties), 0.0)
 
     def projected(self, params: Tree) -> Tree:
         """The parameters after the regularizers that constrain them, such as a largest norm; others unchanged."""
-        for layer, name, rule in self._penalties:
+        for layer, name, rule in self.penalties:
             params[layer][name] = rule.project(self.ops.xp, params[layer][name])
         return params
 
@@ -232,7 +237,7 @@ class Network(ABC):
         Returns:
             dA[0] (by name for several inputs) and the gradients, a tree of the parameters' shape: means over the batch.
         """
-        d_outputs = self._named(dA, self.outputs, "dA")
+        d_outputs = self.named(dA, self.outputs, "dA")
         d_inputs, grads = self.backward_pass(self.parameters, caches, d_outputs, input_gradient=input_gradient)
         return self._unnamed(d_inputs), grads
 
@@ -299,7 +304,7 @@ class Network(ABC):
             DataError: values that are not numbers or not finite.
         """
         inputs = {}
-        for name, value in self._named(X, self.inputs, where).items():
+        for name, value in self.named(X, self.inputs, where).items():
             place = where if self.single else f"{where}[{name!r}]"
             check_input(value, self.inputs[name], place)
             inputs[name] = self.ops.asarray(value, self.dtype)
@@ -314,7 +319,7 @@ class Network(ABC):
         """The targets by output name, as the losses read them."""
         if not self.losses:
             raise ParameterError("the network has no loss", hint="make it with loss='softmax_cross_entropy', say")
-        named = self._named(Y, self.outputs, where)
+        named = self.named(Y, self.outputs, where)
         return {
             name: self.ops.asarray(
                 loss.targets(
@@ -327,7 +332,12 @@ class Network(ABC):
             for name, loss in self.losses.items()
         }
 
-    def _named(self, values: Any, names: Mapping[str, Any], where: str) -> dict[str, Any]:
+    def named(self, values: Any, names: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """``values`` by name: a mapping with exactly these names, or the one value for the one name.
+
+        Raises:
+            ShapeError: other names than these, or one value for several.
+        """
         if not isinstance(values, Mapping):
             if len(names) > 1:
                 raise ShapeError(

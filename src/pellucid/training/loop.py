@@ -1,0 +1,609 @@
+"""The one training loop: forward, loss, backward, update; epoch by epoch, resumable to the bit."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from pellucid import files, metrics, optimizers
+from pellucid.errors import CheckpointError, DataError, ParameterError, TrainingError
+from pellucid.layers.base import Mode
+from pellucid.network import parameters
+from pellucid.network.base import Network
+from pellucid.registry import config
+from pellucid.runs import Run
+from pellucid.training.batches import Source, Subset, consecutive, is_rows, order
+from pellucid.training.callbacks import Callback
+from pellucid.training.history import History
+from pellucid.training.progress import shown
+from pellucid.training.split import split_indices
+from pellucid.trees import Tree, flatten, leaves, tree_map, unflatten
+
+CHECKED_EVERY = 20  # updates: how often the cost is looked at, which on some engines waits for the device
+
+
+def fit(
+    net: Network,
+    x: Any,
+    y: Any = None,
+    *,
+    epochs: int = 10,
+    batch_size: int | None = 32,
+    optimizer: Any = "adam",
+    validation: Any = None,
+    sample_weight: Any = None,
+    metrics: Any = "auto",
+    callbacks: Iterable[Callback] = (),
+    shuffle: bool = True,
+    seed: int | None = None,
+    layer_statistics: bool = False,
+    progress: bool | str = "auto",
+    run: Run | str | os.PathLike[str] | None = None,
+    checkpoint_seconds: float = 60.0,
+    resume: bool = False,
+) -> History:
+    """Train a network.
+
+        for every epoch, for every batch:   forward → loss → backward → W := W - α dW, as the optimizer has it
+
+    Arguments:
+        net: the network; its parameters change.
+        x: examples first, (m, …); by name for several inputs; or an object with ``take`` and ``len``, see `Rows`.
+        y: class indices (m,) or values (m, …); by name for several outputs.
+        epochs: how often every example is seen, counted from the start of the run also when resumed.
+        batch_size: examples per update. 1 is stochastic descent; None is all of them, batch descent.
+        optimizer: by name, as ``"adam(1e-3)"``, or as an object.
+        validation: a share (0, 1) or number of the examples to hold out, stratified by class; or ``(x, y)`` or
+            ``(x, y, sample_weight)``.
+        sample_weight: how much each example counts, (m,); scaled to mean 1.
+        metrics: by name; ``"auto"`` is accuracy for classes, mean absolute error and R² for values; () is none.
+        callbacks: such as `EarlyStopping`.
+        shuffle: False keeps the examples in their order.
+        seed: of shuffling, of the split and of dropout; None is the network's.
+        layer_statistics: True records every layer's gradient norm, weight norm and update-to-weight ratio.
+        progress: ``"auto"``: a bar on a terminal, lines elsewhere; False: nothing.
+        run: a run directory: records and checkpoints are kept in it.
+        checkpoint_seconds: the least time between checkpoints within an epoch; one is written after each epoch.
+        resume: True goes on from the run's last checkpoint, to the bit as if never interrupted.
+
+    Returns:
+        What happened in each epoch.
+
+    Raises:
+        DataError, ShapeError: data that cannot be trained on.
+        ParameterError: a setting that cannot be used.
+        TrainingError: the cost is no longer finite.
+        CheckpointError: a checkpoint cannot be written, or read to resume.
+        KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM, after the checkpoint is written; the network keeps what it
+            has learned.
+    """
+    training = Training(
+        net,
+        Source(net, x, y, sample_weight=sample_weight),
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        validation=validation,
+        metrics=metrics,
+        callbacks=[*callbacks, *shown(progress)],
+        shuffle=shuffle,
+        seed=seed,
+        layer_statistics=layer_statistics,
+        run=Run.open(run) if isinstance(run, (str, os.PathLike)) else run,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    if resume:
+        training.resume()
+    return training.run()
+
+
+class Training:
+    """A training at one moment. `fit` makes one; callbacks are shown it.
+
+    Attributes:
+        params, state, slots: parameters, layers' state and optimizer's slots now.
+        epoch: epochs done.
+        batch: updates done in the present epoch.
+        t: updates done in all.
+        history: the epochs' records.
+        stopped: why it was stopped early, or None.
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        source: Source,
+        *,
+        epochs: int,
+        batch_size: int | None,
+        optimizer: Any,
+        validation: Any,
+        metrics: Any,
+        callbacks: Sequence[Callback],
+        shuffle: bool,
+        seed: int | None,
+        layer_statistics: bool,
+        run: Run | None,
+        checkpoint_seconds: float,
+    ) -> None:
+        self.net, self.ops = net, net.ops
+        self.seed = net.seed if seed is None else seed
+        self.optimizer = optimizers.get(optimizer)
+        self.source, self.validation = _held_out(net, source, validation, self.seed)
+        self.epochs = _count("epochs", epochs)
+        self.batch_size = len(self.source) if batch_size is None else _count("batch_size", batch_size)
+        self.updates_per_epoch = math.ceil(len(self.source) / self.batch_size)
+        self.metrics = _metrics(net, metrics)
+        self.callbacks, self.shuffle, self.layer_statistics = list(callbacks), shuffle, layer_statistics
+        self.directory, self.checkpoint_seconds = run, checkpoint_seconds
+        _check_several_classes(self.source)
+        _check_batches(net, len(self.source), self.batch_size)
+
+        self.params, self.state = parameters.copied(net.parameters), net.state
+        self.slots = tree_map(lambda slot: self.ops.asarray(slot), self.optimizer.init(self.params))
+        self.schedule_state = self.optimizer.schedule.initial_state()
+        self.history = History()
+        self.epoch = self.batch = self.t = 0
+        self.stopped: str | None = None
+        self._tally = _Tally()
+        self._step = self.ops.compile(self._update)
+
+    # --- the loop -----------------------------------------------------------------------------------------------
+
+    def run(self) -> History:
+        """Train until the last epoch or a stop, and give the network what was learned."""
+        self._call("on_start")
+        self._saved = time.monotonic()
+        try:
+            with _Interruption() as interruption:
+                while self.epoch < self.epochs and not self.stopped:
+                    self._run_epoch(interruption)
+                self.save()
+        except TrainingError:  # the network keeps the parameters it came with
+            self._call("on_end")
+            raise
+        except BaseException:
+            self._finish()
+            raise
+        self._finish()
+        return self.history
+
+    def _finish(self) -> None:
+        self._call("on_end")
+        self.net.adopt(self.params, self.state)
+        self.history.stopped = self.stopped
+
+    def _run_epoch(self, interruption: _Interruption) -> None:
+        started = time.monotonic() - self._tally.seconds
+        examples = order(len(self.source), seed=self.seed, epoch=self.epoch, shuffle=self.shuffle)
+        while self.batch < self.updates_per_epoch:
+            chosen = examples[self.batch * self.batch_size : (self.batch + 1) * self.batch_size]
+            self._run_batch(chosen)
+            self._tally.seconds = time.monotonic() - started
+            self._call("on_update")
+            if interruption.wanted:
+                self.save()
+                interruption.carry_out()
+            if self.directory and time.monotonic() - self._saved > self.checkpoint_seconds:
+                self.save()
+        self._finish_epoch(started)
+
+    def _run_batch(self, chosen: np.ndarray) -> None:
+        inputs, targets, weight = self.source.batch(chosen)
+        self.learning_rate = self.optimizer.schedule.rate(
+            self.t / self.updates_per_epoch, self.epochs, self.schedule_state
+        )
+        key = self.ops.random_key(self.seed, self.t)
+        self.t += 1
+        self.params, self.state, self.slots, cost, loss, outputs, layers = self._step(
+            self.params, self.state, self.slots, inputs, targets, weight, key, self.learning_rate, self.t
+        )
+        self.batch += 1
+        self._tally.add(len(chosen), cost, loss, layers, (outputs, targets, weight) if self.metrics else None)
+        if self.batch % CHECKED_EVERY == 0 or self.batch == self.updates_per_epoch:
+            self._check_finite()
+
+    def _update(self, params, state, slots, inputs, targets, weight, key, learning_rate, t):
+        """One iteration and its update: pure, but for the trees that are given away to the engine."""
+        done = self.net.iteration(params, state, inputs, targets, weight=weight, mode=Mode(True, key))
+        before = parameters.copied(params) if self.layer_statistics else None
+        params, slots = self.optimizer.update(self.ops, params, done.grads, slots, learning_rate=learning_rate, t=t)
+        params = self.net.projected(params)
+        layers = layer_norms(self.ops.xp, before, params, done.grads) if before else {}
+        return params, done.state, slots, done.cost, done.losses.mean(), done.outputs, layers
+
+    def _finish_epoch(self, started: float) -> None:
+        train = self._tally.averages(with_cost=bool(self.net.penalties))
+        train |= judged(self.net, self.metrics, self._tally.seen)
+        record: dict[str, Any] = {
+            "epoch": self.epoch + 1,
+            "step": self.t,
+            "seconds": 0.0,
+            "learning_rate": float(self.learning_rate),
+            "train": train,
+        }
+        if self.validation is not None:
+            at_once = max(self.batch_size, 256)
+            record["validation"] = measured(
+                self.net, self.validation, self.metrics, at_once, params=self.params, state=self.state
+            )
+        if self._tally.layers:
+            record["layers"] = self._tally.layer_averages()
+        record["seconds"] = time.monotonic() - started
+        watched = record.get("validation", train)["loss"]
+        self.schedule_state = self.optimizer.schedule.observe(self.schedule_state, watched)
+        self.history.append(record)
+        self.epoch, self.batch, self._tally = self.epoch + 1, 0, _Tally()
+        self._call("on_epoch", record)
+        if self.directory:
+            self.directory.log(record)
+            if time.monotonic() - self._saved > min(1.0, self.checkpoint_seconds):
+                self.save()
+
+    def stop(self, reason: str) -> None:
+        """Ask the training to end after this epoch."""
+        self.stopped = reason
+
+    def last_loss(self) -> float:
+        """The mean loss of the latest batch."""
+        return float(self._tally.losses[-1]) if self._tally.losses else math.nan
+
+    def _call(self, what: str, *arguments: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, what)(self, *arguments)
+
+    def _check_finite(self) -> None:
+        costs = [float(cost) for cost in self._tally.costs]
+        if all(map(math.isfinite, costs)):
+            return
+        first = next(i for i, cost in enumerate(costs) if not math.isfinite(cost))
+        before = f"{costs[first - 1]:.4g} before it" if first else "it was the first of the epoch"
+        raise TrainingError(
+            f"the cost became {costs[first]} at update {self.t - len(costs) + first + 1} (epoch {self.epoch + 1})",
+            where="fit",
+            got=f"{before}; learning rate {self.learning_rate:g}",
+            hint="a smaller learning rate, clip_norm=1.0 in the optimizer, or standardised inputs",
+        )
+
+    # --- checkpoints --------------------------------------------------------------------------------------------
+
+    def settings(self) -> dict[str, Any]:
+        """What must be the same for a run to be continued."""
+        return {
+            "network": self.net.config(),
+            "optimizer": config(self.optimizer),
+            "batch_size": self.batch_size,
+            "examples": len(self.source),
+            "validation_examples": 0 if self.validation is None else len(self.validation),
+            "seed": self.seed,
+            "shuffle": self.shuffle,
+            "engine": self.ops.name,
+            "layer_statistics": self.layer_statistics,
+        }
+
+    def save(self) -> None:
+        """Write the checkpoint ``latest`` of the run, when there is a run."""
+        if self.directory is None:
+            return
+        self._saved = time.monotonic()
+        to_numpy = self.ops.to_numpy
+        trees = {"parameters": self.params, "state": self.state, "slots": self.slots, "tally": self._tally.tree()}
+        arrays = {path: to_numpy(leaf) for path, leaf in flatten(trees).items()}
+        remembered = []
+        for index, callback in enumerate(self.callbacks):
+            arrays |= {f"callbacks/{index}/{path}": to_numpy(leaf) for path, leaf in callback.arrays().items()}
+            remembered.append({"type": type(callback).__name__, "document": callback.document()})
+        files.write_arrays(
+            self.directory.checkpoint_path("latest"),
+            arrays,
+            {
+                "config": self.net.config(),
+                "preprocessing": self.net.preprocessing,
+                "settings": self.settings(),
+                "position": {"epoch": self.epoch, "batch": self.batch, "t": self.t, "seconds": self._tally.seconds},
+                "stopped": self.stopped,
+                "schedule": self.schedule_state,
+                "history": self.history.to_document(),
+                "callbacks": remembered,
+            },
+        )
+
+    def resume(self) -> None:
+        """Go back to the run's checkpoint ``latest``; where there is none yet, start at the beginning.
+
+        Raises:
+            ParameterError: there is no run, or it was made with other settings.
+            CheckpointError: the checkpoint cannot be read.
+        """
+        if self.directory is None:
+            raise ParameterError("nothing to resume", where="fit", expected="run=…, a run directory", got="run=None")
+        path = self.directory.checkpoint_path("latest")
+        if not path.exists():
+            return
+        arrays, document = files.read_arrays(path)
+        if "settings" not in document:
+            raise CheckpointError("a saved network, but not a checkpoint of a training", where=str(path))
+        _check_settings(document["settings"], self.settings(), str(path))
+        self.history = History.from_document(document["history"])
+        self.schedule_state, self.stopped = document["schedule"], document["stopped"]
+        position = document["position"]
+        self.epoch, self.batch, self.t = position["epoch"], position["batch"], position["t"]
+        trees = {"parameters": {}, "state": {}, "slots": {}, "tally": {}, "callbacks": {}, **unflatten(arrays)}
+        on_engine = self.ops.asarray
+        self.params = tree_map(on_engine, parameters.fitted(trees["parameters"], self.params, self.net.dtype))
+        self.state = tree_map(on_engine, trees["state"])
+        self.slots = tree_map(on_engine, trees["slots"]) if trees["slots"] else self.slots
+        self._tally = _Tally.from_tree(trees["tally"], position["seconds"])
+        remembered = iter(enumerate(document["callbacks"]))
+        for callback in self.callbacks:
+            match = next(((i, each) for i, each in remembered if each["type"] == type(callback).__name__), None)
+            if match is not None:
+                own = trees["callbacks"].get(str(match[0]), {})
+                callback.restore(match[1]["document"], flatten(own))
+        recorded = self.directory.history().epochs
+        for record in self.history:
+            if record["epoch"] not in recorded:
+                self.directory.log(record)
+
+
+class _Tally:
+    """What an epoch adds up as it goes."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+        self.costs: list[Any] = []
+        self.losses: list[Any] = []
+        self.layers: dict[str, dict[str, Any]] = {}
+        self.seen: list[tuple[Any, Any, Any]] = []  # outputs, targets and weights, for the metrics
+        self.seconds = 0.0
+
+    def add(self, count: int, cost: Any, loss: Any, layers: dict[str, Any], seen: Any) -> None:
+        self.counts.append(count)
+        self.costs.append(cost)
+        self.losses.append(loss)
+        self.layers = tree_map(lambda a, b: a + b, self.layers, layers) if self.layers else layers
+        if seen:
+            self.seen.append(seen)
+
+    def averages(self, *, with_cost: bool) -> dict[str, float]:
+        quantities = {"loss": self.losses, **({"cost": self.costs} if with_cost else {})}
+        values = {name: [float(each) for each in batches] for name, batches in quantities.items()}
+        return {name: float(np.average(each, weights=self.counts)) for name, each in values.items()}
+
+    def layer_averages(self) -> dict[str, dict[str, float]]:
+        return tree_map(lambda total: float(total) / len(self.counts), self.layers)
+
+    def tree(self) -> Tree:
+        tree: Tree = {"layers": self.layers}
+        for name in ("counts", "costs", "losses"):
+            tree[name] = np.array([float(each) for each in getattr(self, name)], dtype=np.float64)
+        for index, (outputs, targets, weight) in enumerate(self.seen):
+            kept = {"outputs": outputs, "targets": targets}
+            tree[f"seen_{index:08d}"] = kept if weight is None else {**kept, "weight": weight}
+        return tree_map(np.asarray, tree)
+
+    @classmethod
+    def from_tree(cls, tree: Tree, seconds: float) -> _Tally:
+        tally = cls()
+        tally.layers, tally.seconds = tree.get("layers", {}), seconds
+        tally.counts = [int(each) for each in tree.get("counts", ())]
+        tally.costs, tally.losses = list(tree.get("costs", ())), list(tree.get("losses", ()))
+        for name in sorted(each for each in tree if each.startswith("seen_")):
+            tally.seen.append((tree[name]["outputs"], tree[name]["targets"], tree[name].get("weight")))
+        return tally
+
+
+class _Interruption:
+    """Ctrl-C and SIGTERM, noted while the loop is between safe places; a second Ctrl-C is immediate."""
+
+    def __init__(self) -> None:
+        self.wanted: int | None = None
+
+    def __enter__(self) -> _Interruption:
+        self._before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for each in (signal.SIGINT, signal.SIGTERM):
+                self._before[each] = signal.signal(each, self._note)
+        return self
+
+    def _note(self, number: int, frame: Any) -> None:
+        if self.wanted is not None:
+            self.carry_out()
+        self.wanted = number
+
+    def carry_out(self) -> None:
+        if self.wanted == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + int(self.wanted or 0))
+
+    def __exit__(self, failure: object, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self.wanted is not None and failure is None:
+            self.carry_out()
+
+
+# --- predicting and measuring ---------------------------------------------------------------------------------------
+
+
+def predict(net: Network, x: Any, *, batch_size: int = 1024) -> Any:
+    """What the network says of examples-first data; see `Network.predict`."""
+    source = Source(net, x)
+    made: dict[str, list[np.ndarray]] = {name: [] for name in net.outputs}
+    for batch in consecutive(source, _count("batch_size", batch_size)):
+        outputs, _ = net.forward_pass(net.parameters, net.state, batch.inputs, Mode(False))
+        for name, A in outputs.items():
+            said = net.losses[name].predict(net.ops, A) if name in net.losses else A
+            made[name].append(np.moveaxis(net.ops.to_numpy(said), -1, 0))
+    joined = {name: np.ascontiguousarray(np.concatenate(parts)) for name, parts in made.items()}
+    return joined["output"] if net.single else joined
+
+
+def evaluate(
+    net: Network, x: Any, y: Any = None, *, sample_weight: Any = None, metrics: Any = "auto", batch_size: int = 1024
+) -> dict[str, float]:
+    """Loss and metrics, as in prediction: ``{"loss": …, "accuracy": …}``.
+
+    Arguments:
+        net: the network.
+        x, y, sample_weight, metrics: as in `fit`.
+        batch_size: examples at a time; changes nothing but memory.
+
+    Returns:
+        values by name; for several outputs with the output's name before: ``"kind_accuracy"``.
+    """
+    source = Source(net, x, y, sample_weight=sample_weight)
+    return measured(net, source, _metrics(net, metrics), _count("batch_size", batch_size))
+
+
+def measured(
+    net: Network,
+    source: Source | Subset,
+    chosen: dict[str, list[metrics.Metric]],
+    batch_size: int,
+    *,
+    params: Tree | None = None,
+    state: Tree | None = None,
+) -> dict[str, float]:
+    """Mean loss and metrics of a source, with the network's own parameters or those given."""
+    params, state = net.parameters if params is None else params, net.state if state is None else state
+    if not net.losses:
+        raise ParameterError("the network has no loss", hint="make it with loss='softmax_cross_entropy', say")
+    totals: dict[str, float] = dict.fromkeys(net.losses, 0.0)
+    seen = []
+    for inputs, targets, weight in consecutive(source, batch_size):
+        if not targets:
+            raise DataError("there are no targets to measure against", where="evaluate", hint="give y")
+        outputs, _ = net.forward_pass(params, state, inputs, Mode(False))
+        for name, loss in net.losses.items():
+            each, _ = loss.forward(net.ops, outputs[name], targets[name])
+            totals[name] += float((each if weight is None else each * weight).sum(dtype=np.float64))
+        seen.append((outputs, targets, weight))
+    means = {name: total / len(source) for name, total in totals.items()}
+    values = {"loss": sum(net.loss_weights[name] * mean for name, mean in means.items())}
+    if len(means) > 1:
+        values |= {f"{name}_loss": mean for name, mean in means.items()}
+    return values | judged(net, chosen, seen)
+
+
+def judged(net: Network, chosen: dict[str, list[metrics.Metric]], seen: list[tuple[Any, Any, Any]]) -> dict[str, float]:
+    """The metrics of outputs and targets that were seen batch by batch."""
+    values = {}
+    for output, wanted in chosen.items():
+        if not wanted or not seen:
+            continue
+        pairs = [net.losses[output].judged(net.ops, outputs[output], targets[output]) for outputs, targets, _ in seen]
+        predictions = np.concatenate([each for each, _ in pairs])
+        targets = np.concatenate([each for _, each in pairs])
+        weight = None
+        if seen[0][2] is not None:
+            per_example = np.concatenate([net.ops.to_numpy(each) for _, _, each in seen])
+            weight = np.repeat(per_example, len(targets) // len(per_example))
+        for metric in wanted:
+            name = metric.name if len(net.outputs) == 1 else f"{output}_{metric.name}"
+            values[name] = float(metric.compute(predictions, targets, sample_weight=weight))
+    return values
+
+
+def layer_norms(xp: Any, before: Tree, after: Tree, grads: Tree) -> dict[str, dict[str, Any]]:
+    """For every layer ‖dW‖ of all its parameters together, ‖W‖ and ‖ΔW‖/‖W‖ of one update."""
+
+    def norm(tree: Tree) -> Any:
+        return xp.sqrt(sum((leaf * leaf).sum() for _, leaf in leaves(tree)))
+
+    norms = {}
+    for name, params in before.items():
+        weight = norm(params)
+        moved = norm(tree_map(lambda new, old: new - old, after[name], params))
+        norms[name] = {
+            "gradient_norm": norm(grads[name]),
+            "weight_norm": weight,
+            "update_ratio": moved / xp.maximum(weight, np.finfo(np.float32).tiny),
+        }
+    return norms
+
+
+# --- what is asked for, checked -------------------------------------------------------------------------------------
+
+
+def _count(what: str, value: Any) -> int:
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+        raise ParameterError(f"{what} must be a positive integer", where="fit", expected="1, 2, …", got=repr(value))
+    return int(value)
+
+
+def _metrics(net: Network, wanted: Any) -> dict[str, list[metrics.Metric]]:
+    if isinstance(wanted, dict):
+        return {name: [metrics.get(each, where="metrics") for each in wanted.get(name, ())] for name in net.losses}
+    if wanted == "auto":
+        return {
+            name: list(metrics.default_for("classification" if loss.of_classes else "regression"))
+            for name, loss in net.losses.items()
+        }
+    one = isinstance(wanted, (str, metrics.Metric))
+    chosen = [metrics.get(each, where="metrics") for each in ((wanted,) if one else wanted)]
+    return dict.fromkeys(net.losses, chosen) if chosen else {}
+
+
+def _held_out(net: Network, source: Source, validation: Any, seed: int) -> tuple[Any, Any]:
+    if validation is None or (isinstance(validation, (int, float)) and validation == 0):
+        return source, None
+    if isinstance(validation, (int, float, np.number)):
+        parts = split_indices(len(source), validation=validation, test=0, labels=source.labels(), seed=seed)
+        return Subset(source, parts.train), Subset(source, parts.validation)
+    if is_rows(validation):
+        return source, Source(net, validation, where="validation")
+    if isinstance(validation, (tuple, list)) and len(validation) in (2, 3):
+        x, y, *weight = validation
+        return source, Source(net, x, y, sample_weight=weight[0] if weight else None, where="validation")
+    raise ParameterError(
+        "cannot be used as validation",
+        where="fit",
+        expected="a share, a number, or (x, y)",
+        got=type(validation).__name__,
+    )
+
+
+def _check_several_classes(source: Any) -> None:
+    whole = source.source if isinstance(source, Subset) else source
+    labels = whole.labels()
+    if labels is not None and len(labels) > 1 and (labels == labels[0]).all():
+        raise DataError(
+            f"all {len(labels)} training examples are of class {labels[0]}: there is nothing to tell apart",
+            where="y",
+            expected="two classes or more",
+            hint="check the target column, and how the examples were split",
+        )
+
+
+def _check_batches(net: Network, m: int, batch_size: int) -> None:
+    smallest = m % batch_size or min(batch_size, m)
+    for layer, name in net.names.items():
+        if getattr(layer, "needs_batch", False) and smallest == 1 and net.input_shapes[layer][1:] == ():
+            raise ParameterError(
+                f"{name} normalises over the batch, and a batch would hold a single example",
+                where="fit",
+                got=f"{m} examples in batches of {batch_size}",
+                hint="another batch_size, or pl.LayerNorm()",
+            )
+
+
+def _check_settings(then: dict[str, Any], now: dict[str, Any], where: str) -> None:
+    now = json.loads(files.to_json(now))
+    for name, value in now.items():
+        if then.get(name) != value:
+            raise ParameterError(
+                f"the run was made with another {name}",
+                where=where,
+                expected=then.get(name),
+                got=value,
+                hint="resume with the same settings and data, or start a new run",
+            )

@@ -1,0 +1,34 @@
+"""The zoo: networks that can be named. A module placed in this folder with an ``ENTRY`` is a member."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+
+from pellucid.errors import unknown
+from pellucid.zoo.base import Entry, Recipe
+
+__all__ = ["Entry", "Recipe", "entries", "find"]
+
+
+@cache
+def entries() -> dict[str, Entry]:
+    """Every entry by name."""
+    modules = [
+        importlib.import_module(f"{__name__}.{module.name}")
+        for module in pkgutil.iter_modules(__path__)
+        if module.name != "base"
+    ]
+    return {module.ENTRY.name: module.ENTRY for module in modules}
+
+
+def find(name: str) -> Entry:
+    """The entry called ``name``.
+
+    Raises:
+        ParameterError: there is none; the message lists the known ones.
+    """
+    if name not in entries():
+        raise unknown("net", name, entries())
+    return entries()[name]
