@@ -40,11 +40,47 @@ class Iteration(NamedTuple):
     state: Tree
 
 
+class Step(NamedTuple):
+    """One application of a layer.
+
+    Attributes:
+        label: the layer's name; ``dense_1@2`` where it is used a second time.
+        name: the layer's name, as in `Network.parameters`.
+        layer: the layer.
+        sources: labels of what it reads: an input's name, or another step's output.
+        outputs: labels of what it makes: its own label, or ``split_1:0``, ``split_1:1``, …
+        input_shape, output_shape: without the example axis; tuples of shapes for several inputs or outputs.
+    """
+
+    label: str
+    name: str
+    layer: Layer
+    sources: tuple[str, ...]
+    outputs: tuple[str, ...]
+    input_shape: Any
+    output_shape: Any
+
+
+class Observer:
+    """Told every value of an iteration as it is computed; this one does nothing. ``index`` counts `Network.steps`."""
+
+    def forward(self, index: int, A_prev: Any, A: Any, cache: Any) -> None:
+        """A forward block ran; tuples for several inputs or outputs."""
+
+    def loss(self, name: str, losses: Array, dA: Array) -> None:
+        """A loss ran on output ``name``: each example's loss and its gradient, weighted as they enter J."""
+
+    def backward(self, index: int, dA: Any, dA_prev: Any, grads: Tree) -> None:
+        """A backward block ran; ``grads`` is this application's own share."""
+
+
 class Network(ABC):
     """Base of `Sequential` and `Graph`.
 
     Attributes:
         names: each layer's name.
+        steps: every application of a layer, in the order they run.
+        ends: which of the steps' outputs each output of the network is, by label.
         parameters: the tree of parameters, ``{"dense_1": {"W": …, "b": …}, …}``.
         state: the tree of what changes without gradients, such as running means.
         inputs, outputs: shapes by name, without the example axis.
@@ -55,6 +91,8 @@ class Network(ABC):
     inputs: dict[str, Shape]
     outputs: dict[str, Shape]
     names: dict[Layer, str]
+    steps: tuple[Step, ...]
+    ends: dict[str, str]
     input_shapes: dict[Layer, Any]
 
     def _prepare(
@@ -143,13 +181,19 @@ class Network(ABC):
 
     @abstractmethod
     def forward_pass(
-        self, params: Tree, state: Tree, inputs: dict[str, Array], mode: Mode
+        self, params: Tree, state: Tree, inputs: dict[str, Array], mode: Mode, *, observer: Observer | None = None
     ) -> tuple[dict[str, Array], Any]:
         """All forward blocks in order: outputs by name, and the caches."""
 
     @abstractmethod
     def backward_pass(
-        self, params: Tree, caches: Any, d_outputs: dict[str, Array], *, input_gradient: bool
+        self,
+        params: Tree,
+        caches: Any,
+        d_outputs: dict[str, Array],
+        *,
+        input_gradient: bool,
+        observer: Observer | None = None,
     ) -> tuple[dict[str, Array | None], Tree]:
         """All backward blocks in reverse order: dA[0] by input name, and the gradients."""
 
@@ -167,6 +211,7 @@ class Network(ABC):
         weight: Array | None = None,
         mode: Mode,
         input_gradient: bool = False,
+        observer: Observer | None = None,
     ) -> Iteration:
         """Forward, loss, backward: one iteration of the notes without its update.
 
@@ -177,8 +222,9 @@ class Network(ABC):
             weight: w of each example (m,): J = (1/m) Σ wᵢ Lᵢ.
             mode: training or prediction, with the random stream.
             input_gradient: True to have dA[0] too.
+            observer: is shown every value on the way.
         """
-        outputs, caches = self.forward_pass(params, state, inputs, mode)
+        outputs, caches = self.forward_pass(params, state, inputs, mode, observer=observer)
         total: Any = 0.0
         d_outputs: dict[str, Array] = {}
         for name, loss in self.losses.items():
@@ -190,7 +236,11 @@ class Network(ABC):
             if share != 1.0:
                 each, dA = each * share, dA * share
             total, d_outputs[name] = total + each, dA
-        d_inputs, grads = self.backward_pass(params, caches, d_outputs, input_gradient=input_gradient)
+            if observer:
+                observer.loss(name, each, dA)
+        d_inputs, grads = self.backward_pass(
+            params, caches, d_outputs, input_gradient=input_gradient, observer=observer
+        )
         for layer, name, rule in self.penalties:
             grads[layer][name] = grads[layer][name] + rule.gradient(self.ops.xp, params[layer][name])
         cost = total.mean() + self.penalty(params)
@@ -276,6 +326,7 @@ class Network(ABC):
         train: bool = True,
         update: int = 0,
         input_gradient: bool = False,
+        observer: Observer | None = None,
     ) -> Iteration:
         """`iteration` on users' arrays with the network's own parameters; changes nothing."""
         inputs, targets = self.checked(X), self.checked_targets(Y)
@@ -288,6 +339,7 @@ class Network(ABC):
             weight=None if sample_weight is None else self.ops.asarray(sample_weight, self.dtype),
             mode=self._mode(train, update),
             input_gradient=input_gradient,
+            observer=observer,
         )
 
     def _mode(self, train: bool, update: int) -> Mode:
@@ -434,6 +486,21 @@ def check_input(value: Any, shape: Shape, where: str) -> None:
     raise ShapeError(
         "the input does not fit the network's input (A[0])", where=where, expected=_with_m(shape), got=got, hint=hint
     )
+
+
+def in_order(grads: Tree, params: Tree) -> Tree:
+    """The layers' gradients in the parameters' order.
+
+    Raises:
+        ParameterError: a layer with parameters returned no gradients.
+    """
+    for name in params:
+        if name not in grads:
+            own = ", ".join(f"'{each}': …" for each in params[name])
+            raise ParameterError(
+                "backward returned no gradients", where=name, hint=f"end it with: return dA_prev, {{{own}}}"
+            )
+    return {name: grads[name] for name in params}
 
 
 def _with_m(shape: Sequence[int]) -> str:

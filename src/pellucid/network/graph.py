@@ -7,7 +7,7 @@ from typing import Any
 
 from pellucid.errors import ParameterError, ShapeError, unknown
 from pellucid.layers.base import Call, Input, Layer, Mode, Node, named
-from pellucid.network.base import Network
+from pellucid.network.base import Network, Step, in_order
 from pellucid.network.parameters import added
 from pellucid.registry import config
 
@@ -65,6 +65,7 @@ class Graph(Network):
                 )
         self.inputs = {name: node.shape for name, node in self.input_nodes.items()}
         self.outputs = {name: node.shape for name, node in self.output_nodes.items()}
+        self.steps, self.ends = self._steps()
         self._prepare(
             loss=loss,
             loss_weights=loss_weights,
@@ -97,44 +98,75 @@ class Graph(Network):
                     got=", ".join(self.input_nodes),
                 )
 
-    def forward_pass(self, params, state, inputs, mode):
+    def _steps(self) -> tuple[tuple[Step, ...], dict[str, str]]:
+        labels: dict[Node, str] = {node: name for name, node in self.input_nodes.items()}
+        taken, steps = set(labels.values()), []
+        for call in self.calls:
+            name = label = self.names[call.layer]
+            again = 1
+            while label in taken:
+                again += 1
+                label = f"{name}@{again}"
+            taken.add(label)
+            outputs = tuple(label if len(call.nodes) == 1 else f"{label}:{node.index}" for node in call.nodes)
+            labels.update(zip(call.nodes, outputs, strict=True))
+            shapes = tuple(node.shape for node in call.nodes)
+            steps.append(
+                Step(
+                    label,
+                    name,
+                    call.layer,
+                    tuple(labels[node] for node in call.inputs),
+                    outputs,
+                    call.input_shape,
+                    shapes if len(shapes) > 1 else shapes[0],
+                )
+            )
+        return tuple(steps), {name: labels[node] for name, node in self.output_nodes.items()}
+
+    def forward_pass(self, params, state, inputs, mode, *, observer=None):
         values = {node: inputs[name] for name, node in self.input_nodes.items()}
         caches = []
         for index, call in enumerate(self.calls):
             layer, name = call.layer, self.names[call.layer]
             A_prev = tuple(values[node] for node in call.inputs)
+            A_prev = A_prev if layer.several_inputs else A_prev[0]
             own = Mode(mode.train, self._key(mode, index), state.get(name, {}))
-            A, cache = layer.forward(
-                self.ops, params.get(name, {}), A_prev if layer.several_inputs else A_prev[0], mode=own
-            )
+            A, cache = layer.forward(self.ops, params.get(name, {}), A_prev, mode=own)
             values.update(zip(call.nodes, A if len(call.nodes) > 1 else (A,), strict=True))
             caches.append(cache)
-        return {name: values[node] for name, node in self.output_nodes.items()}, (caches, values)
+            if observer:
+                observer.forward(index, A_prev, A, cache)
+        # Of a layer's several outputs some may lead nowhere: their gradient is zeros of their shape.
+        parts = {node: values[node] for call in self.calls if len(call.nodes) > 1 for node in call.nodes}
+        return {name: values[node] for name, node in self.output_nodes.items()}, (caches, parts)
 
-    def backward_pass(self, params, caches, d_outputs, *, input_gradient):
-        kept, values = caches
+    def backward_pass(self, params, caches, d_outputs, *, input_gradient, observer=None):
+        kept, parts = caches
         d_values: dict[Node, Any] = {}
         for name, node in self.output_nodes.items():
             d_values[node] = d_values[node] + d_outputs[name] if node in d_values else d_outputs[name]
         grads: dict[str, Any] = {}
-        for call, cache in zip(reversed(self.calls), reversed(kept), strict=True):
+        for index in range(len(self.calls) - 1, -1, -1):
+            call = self.calls[index]
             layer, name = call.layer, self.names[call.layer]
             wanted = input_gradient or not self._trained.isdisjoint(call.inputs)
             if not (wanted or name in params):
                 continue
             dA = tuple(
-                d_values[node] if node in d_values else self.ops.xp.zeros_like(values[node]) for node in call.nodes
+                d_values[node] if node in d_values else self.ops.xp.zeros_like(parts[node]) for node in call.nodes
             )
-            dA_prev, own = layer.backward(
-                self.ops, params.get(name, {}), cache, dA if len(dA) > 1 else dA[0], input_gradient=wanted
-            )
+            dA = dA if len(dA) > 1 else dA[0]
+            dA_prev, own = layer.backward(self.ops, params.get(name, {}), kept[index], dA, input_gradient=wanted)
+            if observer:
+                observer.backward(index, dA, dA_prev, own)
             if own:
                 grads[name] = added(grads[name], own) if name in grads else own
             if wanted:
                 for node, d in zip(call.inputs, dA_prev if layer.several_inputs else (dA_prev,), strict=True):
                     d_values[node] = d_values[node] + d if node in d_values else d
         d_inputs = {name: d_values.get(node) if input_gradient else None for name, node in self.input_nodes.items()}
-        return d_inputs, {name: grads[name] for name in params}
+        return d_inputs, in_order(grads, params)
 
     def next_state(self, state, caches):
         new = dict(state)
@@ -145,30 +177,21 @@ class Graph(Network):
         return new
 
     def config(self):
-        labels: dict[Node, str] = {node: name for name, node in self.input_nodes.items()}
-        taken, steps = set(labels.values()), []
-        first_use: set[Layer] = set()
-        for call in self.calls:
-            name = self.names[call.layer]
-            described = config(call.layer)
-            step = {"type": described} if isinstance(described, str) else dict(described)
-            label = name
-            if call.layer in first_use:
-                again = 2
-                while f"{name}@{again}" in taken:
-                    again += 1
-                label = f"{name}@{again}"
-                step = {"shared": name}
-            first_use.add(call.layer)
-            taken.add(label)
-            labels.update((node, label if len(call.nodes) == 1 else f"{label}:{node.index}") for node in call.nodes)
-            steps.append({**step, "name": label, "inputs": [labels[node] for node in call.inputs]})
+        steps = []
+        first_use: dict[Layer, str] = {}
+        for step in self.steps:
+            described = config(step.layer)
+            fields = {"type": described} if isinstance(described, str) else dict(described)
+            if step.layer in first_use:
+                fields = {"shared": first_use[step.layer]}
+            first_use.setdefault(step.layer, step.label)
+            steps.append({**fields, "name": step.label, "inputs": list(step.sources)})
         return {
             "network": "Graph",
             "single": self.single,
             "inputs": {name: list(shape) for name, shape in self.inputs.items()},
             "layers": steps,
-            "outputs": {name: labels[node] for name, node in self.output_nodes.items()},
+            "outputs": dict(self.ends),
             **self._shared_config(),
         }
 

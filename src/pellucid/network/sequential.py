@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from pellucid.errors import ParameterError, ShapeError
 from pellucid.layers.base import Layer, Mode, as_shape, named, relocated
-from pellucid.network.base import Network
+from pellucid.network.base import Network, Step, in_order
 from pellucid.network.parameters import added
 from pellucid.registry import config
 
@@ -54,6 +55,8 @@ class Sequential(Network):
         self.inputs = {"input": as_shape(input_shape, "input_shape")}
         self.shapes = self._follow(self.inputs["input"])
         self.outputs = {"output": self.shapes[-1]}
+        self.steps = self._steps()
+        self.ends = {"output": self.steps[-1].label}
         self._prepare(
             loss=loss,
             loss_weights=loss_weights,
@@ -90,16 +93,30 @@ class Sequential(Network):
             path += f" → {self.names[layer]} {shapes[-1]}"
         return shapes
 
-    def forward_pass(self, params, state, inputs, mode):
+    def _steps(self) -> tuple[Step, ...]:
+        steps: list[Step] = []
+        uses: Counter[str] = Counter()
+        for index, layer in enumerate(self.layers):
+            name = self.names[layer]
+            uses[name] += 1
+            label = name if uses[name] == 1 else f"{name}@{uses[name]}"
+            source = steps[-1].label if steps else "input"
+            steps.append(Step(label, name, layer, (source,), (label,), self.shapes[index], self.shapes[index + 1]))
+        return tuple(steps)
+
+    def forward_pass(self, params, state, inputs, mode, *, observer=None):
         A, caches = inputs["input"], []
         for index, layer in enumerate(self.layers):
             name = self.names[layer]
             own = Mode(mode.train, self._key(mode, index), state.get(name, {}))
-            A, cache = layer.forward(self.ops, params.get(name, {}), A, mode=own)
+            A_prev = A
+            A, cache = layer.forward(self.ops, params.get(name, {}), A_prev, mode=own)
             caches.append(cache)
+            if observer:
+                observer.forward(index, A_prev, A, cache)
         return {"output": A}, caches
 
-    def backward_pass(self, params, caches, d_outputs, *, input_gradient):
+    def backward_pass(self, params, caches, d_outputs, *, input_gradient, observer=None):
         dA = d_outputs["output"]
         grads: dict[str, Any] = {}
         last = 0 if input_gradient else self._first_trained
@@ -107,10 +124,13 @@ class Sequential(Network):
             layer = self.layers[index]
             name = self.names[layer]
             wanted = input_gradient or index > last
-            dA, own = layer.backward(self.ops, params.get(name, {}), caches[index], dA, input_gradient=wanted)
+            dA_prev, own = layer.backward(self.ops, params.get(name, {}), caches[index], dA, input_gradient=wanted)
             if own:
                 grads[name] = added(grads[name], own) if name in grads else own
-        return {"input": dA if input_gradient else None}, {name: grads[name] for name in params}
+            if observer:
+                observer.backward(index, dA, dA_prev, own)
+            dA = dA_prev
+        return {"input": dA if input_gradient else None}, in_order(grads, params)
 
     def next_state(self, state, caches):
         new = dict(state)
