@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from contracts.gradients import assert_gradient
 
 import pellucid as pl
+from contracts.gradients import assert_gradient
 from pellucid import engines
 from pellucid.layers import Mode, activations, layers
 from pellucid.registry import config
