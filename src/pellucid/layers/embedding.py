@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -11,7 +10,7 @@ import numpy as np
 from pellucid import initializers, regularizers
 from pellucid.engines.base import Array
 from pellucid.errors import DataError
-from pellucid.layers.base import PREDICT, Layer, positive_integer, set_field
+from pellucid.layers.base import PREDICT, Layer, positive_integer, set_field, vector_length
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -54,14 +53,14 @@ class Embedding(Layer):
         set_field(self, "regularizer", self.regularizer and regularizers.get(self.regularizer, where="Embedding"))
 
     def output_shape(self, input_shape):
-        return (math.prod(input_shape), self.units)
+        return (vector_length(input_shape, self), self.units)
 
     def init(self, rng, input_shape, dtype=np.float32):
         shape = (self.units, self.levels)
         return {"W": self.initializer(rng, shape, fan_in=self.levels, fan_out=self.units, dtype=dtype)}
 
     def forward(self, ops, params, A_prev, *, mode=PREDICT):
-        ids = A_prev.reshape(-1, A_prev.shape[-1]).astype("int32")
+        ids = A_prev.astype("int32")
         if isinstance(A_prev, np.ndarray):
             self._check(A_prev, ids)
         return ops.embedding(params["W"], ids), Embedding.Cache(ids)
@@ -74,13 +73,12 @@ class Embedding(Layer):
         return {"A": "the columns W[:, id]", "dW": "(1/m) Σ dA where the id was looked up", "dA_prev": "0"}
 
     def _check(self, A_prev: np.ndarray, ids: np.ndarray) -> None:
-        given = A_prev.reshape(ids.shape)
-        wrong = (ids < 0) | (ids >= self.levels) | (ids != given)
+        wrong = (ids < 0) | (ids >= self.levels) | (ids != A_prev)
         if wrong.any():
             t, i = (int(each) for each in np.argwhere(wrong)[0])
             raise DataError(
                 "an id that has no vector",
                 where=f"{self!r}, example {i}, position {t}",
                 expected=f"a whole number 0 … {self.levels - 1}",
-                got=given[t, i],
+                got=A_prev[t, i],
             )
