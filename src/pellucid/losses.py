@@ -55,6 +55,10 @@ class Loss:
         """dA, the gradient of each example's own loss, of A's shape."""
         raise NotImplementedError
 
+    def equations(self) -> dict[str, str]:
+        """The formula of the loss L of one example, and of its gradient dA, as `pl.trace` shows them."""
+        return {"L": f"{type(self).__name__}(A, Y)"}
+
     def targets(self, Y: Any, output_shape: tuple[int, ...], dtype: Any, *, where: str = "Y") -> np.ndarray:
         """The targets checked and in the form `forward` reads, examples last.
 
@@ -126,6 +130,9 @@ class SquaredError(Loss):
     def backward(self, ops, cache):
         return cache.A - cache.Y
 
+    def equations(self):
+        return {"L": "½ Σ (A - Y)²", "dA": "A - Y"}
+
 
 @losses.register("mean_squared_error", "mse")
 @dataclass(frozen=True)
@@ -139,6 +146,9 @@ class MeanSquaredError(Loss):
         A = cache.A
         return (A - cache.Y) * (2.0 * A.shape[-1] / A.size)
 
+    def equations(self):
+        return {"L": "(1/n) Σ (A - Y)²", "dA": "(2/n) (A - Y)"}
+
 
 @losses.register("absolute_error", "mean_absolute_error", "mae")
 @dataclass(frozen=True)
@@ -151,6 +161,9 @@ class AbsoluteError(Loss):
     def backward(self, ops, cache):
         A = cache.A
         return ops.xp.sign(A - cache.Y) * (A.shape[-1] / A.size)
+
+    def equations(self):
+        return {"L": "(1/n) Σ |A - Y|", "dA": "(1/n) sign(A - Y)"}
 
 
 @losses.register("huber")
@@ -178,6 +191,10 @@ class Huber(Loss):
     def backward(self, ops, cache):
         A = cache.A
         return ops.xp.clip(A - cache.Y, -self.delta, self.delta) * (A.shape[-1] / A.size)
+
+    def equations(self):
+        delta = f"{self.delta:g}"
+        return {"L": f"(1/n) Σ huber(A - Y, {delta})", "dA": f"(1/n) clip(A - Y, -{delta}, {delta})"}
 
 
 # --- yes or no ------------------------------------------------------------------------------------------------------
@@ -252,6 +269,9 @@ class BinaryCrossEntropy(_Binary):
         dA = -Y / A + (1.0 - Y) / (1.0 - A)
         return dA if weight is None else weight * dA
 
+    def equations(self):
+        return {"L": "-Σ (Y log A + (1-Y) log(1-A))", "dA": "-Y/A + (1-Y)/(1-A)"}
+
 
 @losses.register("sigmoid_cross_entropy", "binary_cross_entropy_with_logits", "logistic")
 @dataclass(frozen=True)
@@ -272,6 +292,9 @@ class SigmoidCrossEntropy(_Binary):
     def backward(self, ops, cache):
         dZ = self.predict(ops, cache.A) - cache.Y
         return dZ if cache.weight is None else cache.weight * dZ
+
+    def equations(self):
+        return {"L": "Σ log(1 + e^A) - Y A", "dA": "sigmoid(A) - Y"}
 
     def predict(self, ops, A):
         return 0.5 * ops.xp.tanh(0.5 * A) + 0.5
@@ -371,6 +394,9 @@ class SoftmaxCrossEntropy(_Categorical):
         dZ = ops.softmax_cross_entropy_backward(cache.A, cache.Y, self.label_smoothing, -2)
         return dZ if cache.weight is None else dZ * cache.weight[..., None, :]
 
+    def equations(self):
+        return {"L": "-Σ Y log softmax(A)", "dA": "softmax(A) - Y"}
+
     def predict(self, ops, A):
         return ops.softmax(A, -2)
 
@@ -396,6 +422,9 @@ class CrossEntropy(_Categorical):
     def backward(self, ops, cache):
         dA = -self._distribution(ops.xp, cache.A, cache.Y) / cache.A
         return dA if cache.weight is None else dA * cache.weight[..., None, :]
+
+    def equations(self):
+        return {"L": "-Σ Y log A", "dA": "-Y/A"}
 
     @staticmethod
     def _distribution(xp, A, Y):

@@ -65,7 +65,7 @@ class Activation(Layer):
     def backward(self, ops, params, cache, dA, *, input_gradient=True):
         return ops.activation_backward(self, dA, cache.kept) if input_gradient else None, {}
 
-    def equations(self):
+    def equations(self, *, train=True):
         name = self.registered_name
         return {"A": f"{name}(A_prev)", "dA_prev": f"dA * {name}'(A_prev)"}
 
@@ -85,6 +85,9 @@ class Identity(Activation, names=("identity", "linear")):
 
     def backward(self, ops, params, cache, dA, *, input_gradient=True):
         return dA if input_gradient else None, {}
+
+    def equations(self, *, train=True):
+        return {"A": "A_prev", "dA_prev": "dA"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -173,6 +176,13 @@ class PReLU(Activation, names=("prelu",)):
         da = (dA * ops.xp.minimum(Z, 0.0)).sum(axis=axes, keepdims=True) / Z.shape[-1]
         dZ = ops.xp.where(Z > 0.0, dA, params["a"] * dA) if input_gradient else None
         return dZ, {"a": da}
+
+    def equations(self, *, train=True):
+        return {
+            "A": "A_prev where A_prev > 0, a A_prev elsewhere",
+            "dA_prev": "dA where A_prev > 0, a dA elsewhere",
+            "da": "(1/m) Σ dA * min(A_prev, 0)",
+        }
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -325,6 +335,9 @@ class Softmax(Activation, names=("softmax",)):
             return None, {}
         return ops.softmax_backward(dA, cache.kept, self.axis if self.axis >= 0 else self.axis - 1), {}
 
+    def equations(self, *, train=True):
+        return {"A": "softmax(A_prev)", "dA_prev": "A * (dA - Σ dA * A)"}
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Maxout(Activation, names=("maxout",)):
@@ -371,6 +384,10 @@ class Maxout(Activation, names=("maxout",)):
         pieces = ops.xp.arange(self.pieces).reshape(-1, *(1,) * (dA.ndim - 1))
         dZ = (pieces == cache.largest) * dA[:, None]
         return dZ.reshape(-1, *dA.shape[1:]), {}
+
+    def equations(self, *, train=True):
+        pieces = f"each {self.pieces} neighbouring units"
+        return {"A": f"max(A_prev) of {pieces}", "dA_prev": f"dA at the largest of {pieces}, 0 elsewhere"}
 
 
 def _positive(layer: Layer, what: str, value: float) -> None:

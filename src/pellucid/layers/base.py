@@ -145,8 +145,12 @@ class Layer:
 
     # --- seeing it ----------------------------------------------------------------------------------------------
 
-    def equations(self) -> dict[str, str]:
-        """The formula of each value that `pl.trace` shows, by name."""
+    def equations(self, *, train: bool = True) -> dict[str, str]:
+        """The formula of each value that `pl.trace` shows, by name; of the values that are its own, no others.
+
+        Arguments:
+            train: False for what holds in prediction, where that differs.
+        """
         return {"A": f"{type(self).__name__}(A_prev)"}
 
     def intermediates(self, ops: Ops, params: Params, cache: Any, dA: Any) -> dict[str, Array]:

@@ -90,16 +90,15 @@ class Dense(Layer):
         dA_prev = ops.affine_dA(W, dZ) if input_gradient else None
         return dA_prev, {**grads, "g": dg} if dg else grads
 
-    def equations(self):
-        g = self.activation.registered_name
-        linear = g == "identity"
+    def equations(self, *, train=True):
+        of_Z = {name: formula.replace("A_prev", "Z") for name, formula in self.activation.equations().items()}
         return {
             "Z": "W A_prev + b" if self.use_bias else "W A_prev",
-            "A": "Z" if linear else f"{g}(Z)",
-            "dZ": "dA" if linear else f"dA * {g}'(Z)",
+            "dZ": of_Z.pop("dA_prev"),
             "dW": "(1/m) dZ A_prevᵀ",
             "db": "(1/m) Σ_columns dZ",
             "dA_prev": "Wᵀ dZ",
+            **of_Z,
         }
 
     def intermediates(self, ops, params, cache, dA):

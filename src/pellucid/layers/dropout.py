@@ -53,8 +53,15 @@ class Dropout(Layer):
             return dA if input_gradient else None, {}
         return ops.dropout_backward(dA, cache.D, self.rate), {}
 
-    def equations(self):
-        return {"A": "A_prev * D / (1 - rate)", "dA_prev": "dA * D / (1 - rate)"}
+    def equations(self, *, train=True):
+        if not train or self.rate == 0:
+            return {"A": "A_prev", "dA_prev": "dA"}
+        kept = f"{1 - self.rate:g}"
+        return {
+            "D": f"1 with probability {kept}, else 0",
+            "A": f"A_prev * D / {kept}",
+            "dA_prev": f"dA * D / {kept}",
+        }
 
     def intermediates(self, ops, params, cache, dA):
         return {} if cache.D is None else {"D": cache.D}

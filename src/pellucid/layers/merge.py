@@ -56,8 +56,8 @@ class Concat(Layer):
             start += n
         return tuple(parts), {}
 
-    def equations(self):
-        return {"A": "the inputs, joined", "dA_prev": "each input's part of dA"}
+    def equations(self, *, train=True):
+        return {"A": "concat(A_prev)", "dA_prev": "each input's part of dA"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -79,9 +79,6 @@ class Add(Layer):
 
     def backward(self, ops, params, cache, dA, *, input_gradient=True):
         return (dA if input_gradient else None,) * cache.inputs, {}
-
-    def equations(self):
-        return {"A": "Σ A_prev", "dA_prev": "dA, for every input"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -107,8 +104,8 @@ class Multiply(Layer):
         others = (cache.A_prev[:i] + cache.A_prev[i + 1 :] for i in range(len(cache.A_prev)))
         return tuple(reduce(mul, each, dA) for each in others), {}
 
-    def equations(self):
-        return {"A": "Π A_prev", "dA_prev": "dA * Π of the other inputs"}
+    def equations(self, *, train=True):
+        return {"A": "product(A_prev)", "dA_prev": "dA * product of the other inputs"}
 
     def multiply_adds(self, input_shape):
         return (len(input_shape) - 1) * math.prod(input_shape[0])

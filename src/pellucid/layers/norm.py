@@ -98,11 +98,12 @@ class BatchNorm(Layer):
             "variance": keep * state["variance"] + (1.0 - keep) * unbiased,
         }
 
-    def equations(self):
-        return _EQUATIONS
+    def equations(self, *, train=True):
+        return _EQUATIONS if train else {**_EQUATIONS, "dA_prev": "dA_hat / √(σ² + ε)"}
 
     def intermediates(self, ops, params, cache, dA):
-        return {"A_hat": cache.A_hat, "dA_hat": params["gamma"] * dA}
+        mean = {} if cache.batch_mean is None else {"mean": cache.batch_mean}
+        return {**mean, "variance": cache.variance, "A_hat": cache.A_hat, "dA_hat": params["gamma"] * dA}
 
     def multiply_adds(self, input_shape):
         return math.prod(input_shape)
@@ -174,11 +175,11 @@ class LayerNorm(Layer):
     def _axes(self, ndim: int) -> tuple[int, ...]:
         return tuple(range(ndim - 1 - self._count(ndim - 1), ndim - 1))
 
-    def equations(self):
-        return _EQUATIONS
+    def equations(self, *, train=True):
+        return {name: formula.replace("γ ", "γ * ") for name, formula in _EQUATIONS.items()}
 
     def intermediates(self, ops, params, cache, dA):
-        return {"A_hat": cache.A_hat, "dA_hat": params["gamma"] * dA}
+        return {"variance": cache.variance, "A_hat": cache.A_hat, "dA_hat": params["gamma"] * dA}
 
     def multiply_adds(self, input_shape):
         return math.prod(input_shape)

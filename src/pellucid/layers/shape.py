@@ -34,7 +34,7 @@ class Flatten(Layer):
     def backward(self, ops, params, cache, dA, *, input_gradient=True):
         return dA.reshape(cache.shape) if input_gradient else None, {}
 
-    def equations(self):
+    def equations(self, *, train=True):
         return {"A": "A_prev, one column per example", "dA_prev": "dA in A_prev's shape"}
 
 
@@ -70,7 +70,7 @@ class Reshape(Layer):
     def backward(self, ops, params, cache, dA, *, input_gradient=True):
         return dA.reshape(cache.shape) if input_gradient else None, {}
 
-    def equations(self):
+    def equations(self, *, train=True):
         return {"A": f"A_prev as {tuple(self.shape)}", "dA_prev": "dA in A_prev's shape"}
 
 
@@ -122,8 +122,8 @@ class Split(Layer):
         axis = joined_axis(self, self.axis, dA[0].shape[:-1])
         return ops.xp.concatenate(dA, axis=axis) if input_gradient else None, {}
 
-    def equations(self):
-        return {"A": "the parts of A_prev", "dA_prev": "the parts' dA, joined"}
+    def equations(self, *, train=True):
+        return {"A": "the parts of A_prev", "dA_prev": "concat(dA)"}
 
 
 def joined_axis(layer: Layer, axis: int, shape: tuple[int, ...]) -> int:
