@@ -36,7 +36,7 @@ class Embedding(Layer):
 
     levels: int
     units: int
-    initializer: Any = field(default="normal(0.05)", kw_only=True)
+    initializer: Any = field(default="normal", kw_only=True)
     regularizer: Any = field(default=None, kw_only=True)
 
     regularized: ClassVar[tuple[str, ...]] = ("W",)

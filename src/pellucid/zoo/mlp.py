@@ -55,7 +55,7 @@ def mlp(
 
 
 def _embedded(x: Any, levels: Mapping[int, int]) -> Any:
-    """The features with each coded one replaced by its vector, of about 1.6 levels^0.56 units (Guo and Berkhahn 2016)."""
+    """The features, each coded one replaced by its vector of about 1.6 levels^0.56 units (Guo and Berkhahn 2016)."""
     (n,) = x.shape
     parts, start = [], 0
     sizes: list[int] = []
