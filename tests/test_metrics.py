@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 import sys
 import warnings
 
@@ -154,6 +155,12 @@ def test_weights_of_zero_leave_examples_out():
         assert metric.compute(P[:, 0], y, kept) == pytest.approx(metric.compute(P[kept, 0], y[kept]), rel=1e-12)
 
 
+def test_a_class_whose_examples_weigh_nothing_is_absent():
+    P, y, weight = np.eye(3)[[0, 1, 1, 0]], np.array([0, 1, 2, 2]), [1, 1, 0, 0]
+    assert BalancedAccuracy().compute(P, y, weight) == 1.0
+    assert ROCAUC().undefined(P, y, weight) == "no example is of class 2"
+
+
 def test_the_best_value_is_where_it_is_said_to_be():
     P, y, _ = scores(30, 3, 1)
     right = np.eye(3)[y]
@@ -288,6 +295,14 @@ def test_without_scikit_learn_the_message_says_what_to_install(monkeypatch):
         EngineError, match=r"sklearn.metrics is not installed\n  hint:     pip install 'pellucid\[sklearn\]'"
     ):
         F1().compute(np.eye(2), [0, 1])
+
+
+def test_the_rules_cost_no_more_than_numpy_to_import():
+    modules = "initializers metrics optimizers regularizers schedules"
+    code = f"import sys; from pellucid import {', '.join(modules.split())}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "pellucid.metrics" in loaded
+    assert not {"sklearn", "scipy", "matplotlib", "rich", "jax", "torch"} & set(loaded)
 
 
 # --- the confusion matrix

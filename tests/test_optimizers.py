@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pellucid import optimizers
+from pellucid import engines, optimizers
 from pellucid.errors import ParameterError
 from pellucid.optimizers import (
     Adadelta,
@@ -122,6 +122,19 @@ def test_slots_start_at_zero_in_the_parameters_own_type(kind):
 def test_adagrad_starts_where_it_is_told():
     slots = AdaGrad(initial_accumulator=0.25).init(random_tree())
     assert all((leaf == 0.25).all() for _, leaf in leaves(slots))
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_the_reference_engine_updates_as_the_rule_says(kind):
+    optimizer = kind(clip_norm=1.0)
+    rule_only, on_engine = ((random_tree(), optimizer.init(random_tree())) for _ in range(2))
+    for t in (1, 2, 3):
+        grads = random_tree(t)
+        rule_only = optimizer.update(Engine(), rule_only[0], grads, rule_only[1], learning_rate=0.1, t=t)
+        on_engine = optimizer.update(engines.get("numpy"), on_engine[0], grads, on_engine[1], learning_rate=0.1, t=t)
+    for ours, theirs in zip(rule_only, on_engine, strict=True):
+        for path, leaf in leaves(ours):
+            np.testing.assert_allclose(flatten(theirs)[path], leaf, rtol=1e-13)
 
 
 class Traced(np.ndarray):
