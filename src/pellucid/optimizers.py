@@ -51,9 +51,11 @@ def global_norm(xp: Any, tree: Tree) -> Array:
         tree: arrays of any shapes.
     """
     arrays = [leaf for _, leaf in leaves(tree)]
-    largest = reduce(xp.maximum, (xp.max(xp.abs(each), initial=0) for each in arrays), 0.0)
+    ends = (xp.maximum(xp.max(each, initial=0), -xp.min(each, initial=0)) for each in arrays)
+    largest = reduce(xp.maximum, ends, 0.0)
     unit = xp.where(largest > 0, largest, 1)
-    return largest * xp.sqrt(sum(xp.sum(xp.square(each / unit)) for each in arrays))
+    scaled = (xp.ravel(each / unit) for each in arrays)
+    return largest * xp.sqrt(sum(xp.vdot(each, each) for each in scaled))
 
 
 def clip_by_norm(xp: Any, grads: Tree, limit: float) -> tuple[Tree, Array]:
