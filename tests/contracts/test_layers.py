@@ -62,7 +62,7 @@ TABLE = [
     Row(pl.Multiply(), ((3, 2), (3, 2), (3, 2))),
     Row(pl.Multiply(), ((4,), (4,))),
     Row(Embedding(4, 3), (5,), levels=4),
-    Row(Embedding(2, 1, initializer="uniform(0.3)"), (1,), levels=2),
+    Row(Embedding(2, 1, initializer="uniform(-0.3, 0.3)"), (1,), levels=2),
 ]
 
 COUNTS = (17, 1)
