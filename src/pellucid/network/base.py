@@ -255,6 +255,26 @@ class Network(ABC):
         new_state = self.next_state(state, caches) if mode.train else state
         return Iteration(cost, total, outputs, caches, d_inputs, grads, new_state)
 
+    def objective(
+        self,
+        params: Tree,
+        state: Tree,
+        inputs: dict[str, Array],
+        targets: dict[str, Array],
+        *,
+        weight: Array | None = None,
+        mode: Mode,
+    ) -> Array:
+        """J alone, without the backward half. Arguments as in `iteration`."""
+        outputs, _ = self.forward_pass(params, state, inputs, mode)
+        total: Any = 0.0
+        for name, loss in self.losses.items():
+            each, _ = loss.forward(self.ops, outputs[name], targets[name])
+            total = total + self.loss_weights[name] * each
+        if weight is not None:
+            total = total * weight
+        return total.mean() + self.penalty(params)
+
     def penalty(self, params: Tree) -> Any:
         """The sum of the regularizers' penalties."""
         return sum((rule.penalty(self.ops.xp, params[layer][name]) for layer, name, rule in self.penalties), 0.0)
@@ -315,16 +335,11 @@ class Network(ABC):
             Y: class indices (m,), or values (n[L], m).
             sample_weight: wᵢ of each example, (m,).
         """
-        outputs, _ = self.forward_pass(self.parameters, self.state, self.checked(X), self._mode(False, 0))
-        targets = self.checked_targets(Y)
-        _same_count(outputs, targets)
-        total: Any = 0.0
-        for name, loss in self.losses.items():
-            each, _ = loss.forward(self.ops, outputs[name], targets[name])
-            total = total + self.loss_weights[name] * each
-        if sample_weight is not None:
-            total = total * self._checked_weight(sample_weight, total.shape[-1])
-        return float(total.mean() + self.penalty(self.parameters))
+        inputs, targets = self.checked(X), self.checked_targets(Y)
+        _same_count(inputs, targets)
+        weight = self._checked_weight(sample_weight, next(iter(targets.values())).shape[-1])
+        mode = self._mode(False, 0)
+        return float(self.objective(self.parameters, self.state, inputs, targets, weight=weight, mode=mode))
 
     def gradients(
         self, X: Any, Y: Any, *, sample_weight: Any = None, train: bool = True, update: int = 0
