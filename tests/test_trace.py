@@ -186,7 +186,7 @@ def test_equations_carry_names_in_a_graph(rng):
     net = branches()
     t = pl.trace(net, *batch(net, rng), sample_weight=np.ones(7))
     assert t["inside"].equations["Z"] == "W[inside] A[flatten_1] + b[inside]"
-    assert t["concat_1"].equations["A"] == "concat(A[shared], A[shared@2])"
+    assert t["concat_1"].equations["A"] == "concat(A[shared@2], A[shared@3])"
     assert t["multiply_1"].equations["A"] == "product(A[split_1:0], A[split_1:1])"
     assert t["add_1"].equations["A"].startswith("sum(A[shared")
     assert t.loss["size"].equations["L"].startswith("0.3 w (")
