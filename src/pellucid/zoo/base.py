@@ -25,6 +25,16 @@ class Recipe:
     epochs: int = 30
     patience: int | None = 5
 
+    def batch_for(self, m: int) -> int:
+        """Examples per update for m training examples: fewer where there are few, so that an epoch has 16 updates.
+
+        Never one that leaves a single example for the last update, whose statistics would say nothing.
+        """
+        size = max(2, min(self.batch_size, max(8, m // 16), m))
+        while size > 2 and m % size == 1:
+            size -= 1
+        return size
+
 
 @dataclass(frozen=True)
 class Entry:

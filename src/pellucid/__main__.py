@@ -1,0 +1,7 @@
+"""``python -m pellucid``: the command line."""
+
+from __future__ import annotations
+
+from pellucid.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,497 @@
+"""``pellucid train``: from data to a measured network and a run that holds all of it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING, Any
+
+from pellucid.cli.common import (
+    Answer,
+    Interrupted,
+    UsageError,
+    common_flags,
+    heading,
+    indented,
+    integer,
+    items,
+    natural,
+    note,
+    table,
+)
+
+if TYPE_CHECKING:
+    from pellucid.cli.experiment import Experiment
+    from pellucid.network.base import Network
+    from pellucid.runs import Run
+
+_EPILOG = """\
+examples
+  pellucid train digits
+  pellucid train houses.csv --target price --drop id
+  pellucid train fashion-mnist --hidden 512,256 --epochs 20
+  pellucid train digits --net mynet.toml --optimizer "momentum(0.1)"
+  pellucid train --resume latest
+
+a network file says its layers; what it leaves out is taken from the data: input_shape, the units of a last Dense layer,
+the loss
+  layers = [{type = "flatten"}, {type = "dense", units = 64, activation = "relu"}, {type = "dense"}]
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What ``train`` takes. Flags that are not given are None: then the network's recipe decides."""
+    parser.epilog = _EPILOG
+    parser.add_argument("data", nargs="?", metavar="DATA", help="a file, a folder, or a name of `pellucid data list`")
+    add = parser.add_argument_group("network").add_argument
+    add("--net", metavar="NAME|FILE.toml", help="a network of `pellucid zoo list` (default: mlp), or a file")
+    add("--hidden", metavar="128,64", help="units of each hidden layer")
+    add("--activation", metavar="NAME", help="of the hidden layers")
+    add("--dropout", type=float, metavar="RATE", help="the probability of dropping")
+    add("--regularizer", metavar="R", help='of the weights, such as "l2(1e-4)"')
+    add("--loss", metavar="NAME", help="default: softmax_cross_entropy, or mean_squared_error")
+    add = parser.add_argument_group("training").add_argument
+    add("--epochs", type=integer, metavar="N", help="how often every example is seen, at most")
+    add("--batch-size", type=_batch_size, metavar="N|all", help="examples per update")
+    add("--optimizer", metavar="O", help='such as "adam(1e-3)", "momentum(cosine(0.1), momentum=0.9)"')
+    add("--learning-rate", metavar="R", help='a number, or a schedule such as "cosine(1e-3)"')
+    add("--patience", type=natural, metavar="N", help="stop after N epochs without a lower validation loss; 0: never")
+    add("--class-weight", choices=["balanced"], help="rare classes count as much as frequent ones")
+    add("--metrics", type=items, metavar="A,B", help="measured besides the loss, such as accuracy,f1")
+    add(
+        "--validation",
+        type=_share,
+        metavar="SHARE",
+        help="share or number of the examples to validate on (default: 0.1)",
+    )
+    add("--test", type=_share, metavar="SHARE", help="share or number of the examples kept for the test (default: 0.1)")
+    add("--seed", type=natural, metavar="S", help="of the split, the parameters, the order and dropout (default: 0)")
+    add("--engine", metavar="E", help="numpy, … (see `pellucid show --engines`)")
+    add("--dtype", choices=["float32", "float64"], help="of all arithmetic (default: float32)")
+    add("--threads", type=integer, metavar="N", help="threads of the matrix products")
+    add("--layer-statistics", action="store_const", const=True, help="record every layer's gradient and weight norms")
+    reading_flags(parser)
+    add = parser.add_argument_group("run").add_argument
+    add("--out", metavar="DIR", help="the run's folder (default: runs/DATA-NET-DATE)")
+    add("--resume", metavar="RUN", help="go on with a run; only --epochs may be another, and larger")
+    add("--no-plot", action="store_true", help="draw no pictures")
+    add("--quiet", action="store_true", help="show no progress")
+    common_flags(parser)
+    parser.set_defaults(run=run)
+
+
+def reading_flags(parser: argparse.ArgumentParser) -> None:
+    """How the data are read and prepared."""
+    add = parser.add_argument_group("data").add_argument
+    add("--target", metavar="COLUMN", help="what to predict: a column, or a file with the targets")
+    add("--task", choices=["classification", "regression"], help="default: told by the target")
+    add("--drop", nargs="+", action="extend", metavar="COL", help="columns to leave out")
+    add("--categories", nargs="+", action="extend", metavar="COL", help="columns of numbers to take as categories")
+    add("--categorical", choices=["one-hot", "embedding"], help="how categories enter the network (default: one-hot)")
+    add("--missing", choices=["mean", "median", "most_frequent", "drop"], help="what to do with missing values")
+    add("--dates", choices=["numeric"], help="take dates as days")
+    add("--no-standardize", action="store_const", const=True, help="leave the numbers as they are")
+    add("--delimiter", metavar="C", help="between columns")
+    add("--header", choices=["yes", "no"], help="whether the first line names the columns")
+    add("--encoding", metavar="NAME", help="of the text (default: utf-8)")
+    add("--decimal", choices=[".", ","], help="the decimal mark")
+    add("--image-size", type=_image_size, metavar="HxW", help="bring images to one size")
+    add("--channels", choices=["grey", "rgb"], help="of images")
+
+
+def run(args: argparse.Namespace) -> Answer:
+    """Train, measure, keep."""
+    if args.threads:  # read by the matrix library when NumPy is imported, which has not happened yet
+        for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ[name] = str(args.threads)
+    if bool(args.data) == bool(args.resume):
+        raise UsageError("give DATA to train on, or --resume RUN", args.parser)
+    say = (lambda text: None) if args.quiet else note
+    return _resume(args, say) if args.resume else _start(args, say)
+
+
+def _start(args: argparse.Namespace, say: Any) -> Answer:
+    from pellucid import zoo
+    from pellucid.cli.experiment import Experiment, complete, complete_network, is_file, optimizer_of
+    from pellucid.metrics import default_for
+    from pellucid.runs import Run, environment
+
+    net_name = args.net or "mlp"
+    recipe = zoo.Recipe() if is_file(net_name) else zoo.find(net_name).recipe
+    optimizer = optimizer_of(args.optimizer or recipe.optimizer, args.learning_rate)
+    seed = args.seed or 0
+    described: dict[str, Any] = {
+        "net": os.path.abspath(net_name) if is_file(net_name) else net_name,
+        "data": reading(args),
+        "split": {
+            "validation": 0.1 if args.validation is None else args.validation,
+            "test": 0.1 if args.test is None else args.test,
+            "seed": seed,
+        },
+    }
+    experiment = Experiment(described)
+    _check_test(args, experiment)
+    net = experiment.network(
+        net_name,
+        {name: getattr(args, name) for name in ("loss", "regularizer", "dtype", "engine", "class_weight", "seed")},
+        {name: value for name in ("hidden", "activation", "dropout") if (value := getattr(args, name)) is not None}
+        | ({"hidden": _units(args)} if args.hidden is not None else {}),
+    )
+    names = [each.registered_name for each in default_for(experiment.task)] if args.metrics is None else args.metrics
+    experiment.metrics(names)
+    count = len(experiment.split.train)
+    patience = recipe.patience if args.patience is None else args.patience
+    described["training"] = {
+        "epochs": args.epochs or recipe.epochs,
+        "batch_size": count if args.batch_size == "all" else args.batch_size or recipe.batch_for(count),
+        "optimizer": complete(optimizer),
+        "patience": patience if len(experiment.split.validation) or args.patience else 0,
+        "class_weight": args.class_weight or "none",
+        "metrics": names,
+        "seed": net.seed,
+        "shuffle": True,
+        "layer_statistics": bool(args.layer_statistics),
+        "engine": net.ops.name,
+    }
+    described["network"] = complete_network(net)
+    _describe(experiment, net, described, say)
+
+    def create() -> Run:
+        return Run.create(
+            args.out,
+            config=described,
+            environment=environment(
+                engine=net.ops.name, seed=net.seed, data_fingerprint=experiment.dataset.fingerprint
+            ),
+            name=f"{_stem(experiment.dataset.name)}-{_stem(os.path.basename(net_name))}",
+        )
+
+    return _train(args, experiment, net, described, create, say, resume=False)
+
+
+def _resume(args: argparse.Namespace, say: Any) -> Answer:
+    from pellucid.cli.experiment import Experiment
+    from pellucid.errors import DataError, ParameterError
+    from pellucid.network.saving import from_config
+    from pellucid.runs import Run
+
+    free = {"resume", "epochs", "json", "debug", "quiet", "no_plot", "threads", "run", "parser"}
+    for name, value in vars(args).items():
+        if name not in free and value is not None:
+            raise UsageError(
+                f"--{name.replace('_', '-')} cannot be another than the run's: only --epochs can", args.parser
+            )
+    run = Run.open(args.resume)
+    run.claim()
+    described = run.config
+    training = described.get("training")
+    if not training or "network" not in described:
+        raise DataError("this run was not made by `pellucid train`", where=str(run.path))
+    if args.epochs and args.epochs < training["epochs"]:
+        raise ParameterError(
+            "a run can only grow", where="--epochs", expected=f"{training['epochs']} or more", got=args.epochs
+        )
+    training["epochs"] = args.epochs or training["epochs"]
+    experiment = Experiment(described)
+    then = run.environment.get("data_fingerprint")
+    if experiment.dataset.fingerprint != then:
+        raise DataError(
+            "the data have changed since the run was made",
+            where=described["data"]["source"],
+            expected=f"SHA-256 {str(then)[:16]}…",
+            got=f"{experiment.dataset.fingerprint[:16]}…",
+            hint="put the old data back, or start a new run",
+        )
+    net = from_config(described["network"], engine=training["engine"], where=str(run.path / "config.toml"))
+    _describe(experiment, net, described, say)
+    return _train(args, experiment, net, described, lambda: run, say, resume=True)
+
+
+def _train(
+    args: argparse.Namespace,
+    experiment: Experiment,
+    net: Network,
+    described: dict[str, Any],
+    create: Any,
+    say: Any,
+    resume: bool,
+) -> Answer:
+    import shutil
+    import time
+
+    from pellucid.cli.experiment import MODEL
+    from pellucid.training.callbacks import Callback, EarlyStopping
+
+    class Begun(Callback):
+        """Whether anything was learned: a run in which nothing was is not kept."""
+
+        updates = False
+
+        def on_update(self, training: Any) -> None:
+            self.updates = True
+
+    training = described["training"]
+    metrics = experiment.metrics(training["metrics"])
+    net.preprocessing = experiment.preprocessor.document()
+    x, y = experiment.rows("train").arrays()
+    validation = None
+    if len(experiment.split.validation):
+        held_out, targets = experiment.rows("validation").arrays()
+        validation = held_out if targets is None else (held_out, targets)
+    begun = Begun()
+    stopping = [EarlyStopping(training["patience"])] if training["patience"] else []
+    started = time.monotonic()
+    run = create()
+    with run:
+        try:
+            history = net.fit(
+                x,
+                y,
+                epochs=training["epochs"],
+                batch_size=training["batch_size"],
+                optimizer=training["optimizer"],
+                validation=validation,
+                metrics=metrics,
+                callbacks=[*stopping, begun],
+                seed=training["seed"],
+                layer_statistics=training["layer_statistics"],
+                progress=False if args.quiet else "auto",
+                run=run,
+                resume=resume,
+            )
+        except BaseException as failure:
+            if not resume and not begun.updates and not run.checkpoint_path("latest").exists():
+                shutil.rmtree(run.path, ignore_errors=True)
+                raise
+            if isinstance(failure, (KeyboardInterrupt, SystemExit)):
+                raise _interrupted(failure, run, say) from None
+            raise
+        try:
+            seconds = time.monotonic() - started
+            net.save(run.path / MODEL)
+            measured, confusion, closed = _measure(experiment, net, metrics, run)
+            pictures = [] if args.no_plot else _pictures(run, history, confusion, experiment, say)
+        except KeyboardInterrupt as failure:
+            raise _interrupted(failure, run, say) from None
+    return _answer(experiment, net, run, history, seconds, measured, confusion, closed, pictures)
+
+
+def _measure(experiment: Experiment, net: Network, metrics: list[Any], run: Run) -> tuple[dict[str, Any], Any, str]:
+    """Loss and metrics of every part, the test set's confusion matrix, and why the test set stayed closed if it did."""
+    from pellucid.cli.evaluate import measure
+    from pellucid.training.split import TestVault
+
+    measured: dict[str, Any] = {}
+    for part in ("train", "validation"):
+        if len(getattr(experiment.split, part)):
+            measured[part], _ = measure(net, experiment.rows(part), metrics)
+    vault = TestVault(experiment.rows("test"), run)
+    if not len(experiment.split.test):
+        return measured, None, "no examples were kept for the test"
+    if vault.openings:
+        when = vault.openings[-1]["when"]
+        return (
+            measured,
+            None,
+            f"the test set was seen on {when}: `pellucid evaluate {run.path} --again` looks once more",
+        )
+    measured["test"], confusion = measure(net, vault.open(reason="train"), metrics)
+    vault.record(measured["test"])
+    return measured, confusion, ""
+
+
+def _pictures(run: Run, history: Any, confusion: Any, experiment: Experiment, say: Any) -> list[str]:
+    from pellucid.errors import EngineError
+    from pellucid.inspect import curves
+
+    try:
+        drawn = [curves.png(history, run.path / "curves.png")]
+        if confusion is not None:
+            drawn.append(curves.confusion_png(confusion, experiment.classes or (), run.path / "confusion.png"))
+    except EngineError as missing:
+        say(f"no pictures: {missing.problem}; {missing.hint}")
+        return []
+    return [str(path) for path in drawn]
+
+
+def _answer(
+    experiment: Experiment,
+    net: Network,
+    run: Run,
+    history: Any,
+    seconds: float,
+    measured: dict[str, Any],
+    confusion: Any,
+    closed: str,
+    pictures: list[str],
+) -> Answer:
+    from pellucid.cli.experiment import MODEL
+    from pellucid.inspect.curves import terminal
+    from pellucid.metrics import render_confusion
+
+    document = {
+        "run": str(run.path),
+        "engine": net.ops.name,
+        "seconds": round(seconds, 3),
+        "epochs": len(history),
+        "best_epoch": kept_epoch(history) or len(history),
+        "stopped": history.stopped,
+        "task": experiment.task,
+        "seed": net.seed,
+        "parameters": sum(leaf.size for tree in net.parameters.values() for leaf in tree.values()),
+        "examples": {part: len(rows) for part, rows in experiment.split._asdict().items()},
+        **{part: measured.get(part) for part in ("train", "validation", "test")},
+        "model": str(run.path / MODEL),
+        "pictures": pictures,
+    }
+    if confusion is not None:
+        document |= {"classes": experiment.classes, "confusion": confusion}
+    parts = [heading("Learning"), terminal(history), ""]
+    if confusion is not None:
+        parts += [
+            heading("Test set: which class was taken for which"),
+            render_confusion(confusion, experiment.classes),
+            "",
+        ]
+    names = list(next(iter(measured.values())))
+    rows = [[part, len(getattr(experiment.split, part)), *values.values()] for part, values in measured.items()]
+    parts += [heading("Results"), table(rows, ["", "examples", *(name.replace("_", " ") for name in names)])]
+    parts += [f"({closed})"] if closed else []
+    parts += [unit_note(experiment.preprocessor)] if experiment.task == "regression" else []
+    parts += ["", _summary_line(document, history), "", heading("Kept in"), f"  {run.path}", ""]
+    names = [os.path.basename(each) for each in [document["model"], *pictures]] + ["config.toml", "metrics.jsonl"]
+    parts[-2] += f"   ({', '.join(names)})"
+    parts += [heading("Next"), indented(_next(run, experiment))]
+    return Answer(document, "\n".join(parts))
+
+
+def _summary_line(document: dict[str, Any], history: Any) -> str:
+    line = f"{document['epochs']} epochs in {document['seconds']:.1f} s on the {document['engine']} engine"
+    if kept_epoch(history):
+        line += f"; kept: epoch {kept_epoch(history)}, the lowest validation loss"
+    test = document["test"] or {}
+    if "accuracy" in test:
+        line += "\n" + heading(f"test accuracy {100 * test['accuracy']:.2f} %")
+    return line
+
+
+def kept_epoch(history: Any) -> int | None:
+    """The epoch that early stopping went back to; None where the last one is kept."""
+    return getattr(history, "restored_epoch", None)
+
+
+def _next(run: Run, experiment: Experiment) -> str:
+    data = "DATA" if experiment.dataset.kind != "table" else "NEW.csv"
+    lines = [
+        (f"pellucid predict {run.path} {data}", "what it says of new data"),
+        (f"pellucid show {run.path}", "layers, hyperparameters, parameters"),
+        (f"pellucid step {run.path} --example 0", "one iteration, every value laid open"),
+        (f"pellucid evaluate {run.path} {data}", "measure it on other labelled data"),
+    ]
+    width = max(len(command) for command, _ in lines)
+    return "\n".join(f"{command:<{width}}   {what}" for command, what in lines)
+
+
+def unit_note(preprocessor: Any) -> str:
+    """What unit the numbers of a regression are in."""
+    names = ", ".join(preprocessor.target_names) or "the target"
+    return f"the loss is of the standardised target; all else is in the unit of {names}"
+
+
+def _describe(experiment: Experiment, net: Network, described: dict[str, Any], say: Any) -> None:
+    dataset, split = experiment.dataset, experiment.split
+    what = f"{len(experiment.classes or ())} classes" if experiment.task == "classification" else "regression"
+    shape = "×".join(map(str, experiment.preprocessor.input_shape))
+    counts = ", ".join(f"{len(rows):,} {part}" for part, rows in split._asdict().items())
+    say(f"{dataset.name}: {len(dataset):,} examples of {shape} numbers, {what} ({counts})")
+    for line in dict.fromkeys([*dataset.report, *experiment.preprocessor.report]):
+        say(f"  {line}")
+    count = sum(leaf.size for tree in net.parameters.values() for leaf in tree.values())
+    training = described["training"]
+    optimizer = training["optimizer"]["type"]
+    say(
+        f"{os.path.basename(described['net'])}: {count:,} parameters; {optimizer}, batches of "
+        f"{training['batch_size']:,}, at most {training['epochs']} epochs, {net.ops.name} engine"
+    )
+    say("")
+
+
+def _interrupted(failure: BaseException, run: Run, say: Any) -> Interrupted:
+    command = f"pellucid train --resume {run.path}"
+    note(f"interrupted; everything so far is kept. To go on: {command}")
+    run.close("interrupted")
+    return Interrupted(
+        command, 130 if isinstance(failure, KeyboardInterrupt) else int(getattr(failure, "code", 1) or 1)
+    )
+
+
+def reading(args: argparse.Namespace) -> dict[str, Any]:
+    """How the data are read, as a run's config holds it."""
+    options = {
+        "source": os.path.abspath(args.data) if os.path.exists(args.data) else args.data,
+        "target": os.path.abspath(args.target) if args.target and os.path.isfile(args.target) else args.target,
+        "task": args.task,
+        "drop": args.drop,
+        "categorical": args.categories,
+        "missing": args.missing,
+        "dates": args.dates,
+        "delimiter": args.delimiter,
+        "header": None if args.header is None else args.header == "yes",
+        "encoding": args.encoding,
+        "decimal": args.decimal,
+        "image_size": args.image_size,
+        "channels": args.channels,
+    }
+    if args.target and args.target.lstrip("-").isdigit():
+        options["target"] = int(args.target)
+    return {name: value for name, value in options.items() if value is not None} | {
+        "standardize": not args.no_standardize,
+        "categories_as": args.categorical or "one-hot",
+    }
+
+
+def _check_test(args: argparse.Namespace, experiment: Experiment) -> None:
+    from pellucid.errors import ParameterError
+
+    if args.test is not None and experiment.dataset.test_rows is not None:
+        raise ParameterError(
+            "the data have a test set of their own",
+            where="--test",
+            got=f"{len(experiment.dataset.test_rows):,} official test examples",
+            hint="leave --test out",
+        )
+
+
+def _units(args: argparse.Namespace) -> list[int]:
+    try:
+        units = [int(each) for each in args.hidden.split(",") if each.strip()]
+    except ValueError:
+        units = [0]
+    if any(each < 1 for each in units):
+        raise UsageError(f"--hidden: expected numbers of units such as 128,64, got {args.hidden!r}", args.parser)
+    return units
+
+
+def _batch_size(text: str) -> int | str:
+    return "all" if text == "all" else integer(text)
+
+
+def _share(text: str) -> float | int:
+    try:
+        number = int(text) if text.isdigit() else float(text)
+    except ValueError:
+        number = -1
+    if number < 0 or (isinstance(number, float) and not 0 <= number < 1):
+        raise argparse.ArgumentTypeError(f"expected a share such as 0.1, or a number of examples, got {text!r}")
+    return number
+
+
+def _image_size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise argparse.ArgumentTypeError(f"expected height x width such as 64x64, got {text!r}")
+    return int(height), int(width)
+
+
+def _stem(name: str) -> str:
+    return name.partition(".")[0] or name
