@@ -13,8 +13,11 @@ __version__ = "0.1.0"
 
 _ROOMS = {
     "pellucid.layers": (
-        "ELU GELU SELU Activation Add BatchNorm Concat Dense Dropout Embedding Flatten HardSigmoid Identity Input Layer LayerNorm "
-        "LeakyReLU Maxout Multiply PReLU ReLU Reshape Sigmoid SiLU Softmax Softplus Split Tanh"
+        "Activation Add AveragePool1D AveragePool2D BatchNorm Concat Conv1D Conv2D ConvTranspose2D Crop2D Dense "
+        "Dropout ELU Embedding Flatten GELU GlobalAveragePool GlobalMaxPool HardSigmoid Identity Input Layer "
+        "LayerNorm LeakyReLU LocalResponseNorm LpPool2D MaxPool1D MaxPool2D Maxout Multiply PReLU ReLU Reshape "
+        "SELU ScaledTanh SiLU Sigmoid Softmax Softplus Split StochasticPool2D Subsample2D Tanh Upsample2D "
+        "ZeroPad2D"
     ),
     "pellucid.network": "Graph Sequential from_config load",
     "pellucid.losses": (

@@ -102,9 +102,7 @@ class Ops(ABC):
         """db[o] = (1/m) Σ_p,columns dZ[o, p], of shape (C, 1, …, 1)."""
 
     @abstractmethod
-    def convolution_dA(
-        self, W: Array, dZ: Array, shape: tuple[int, ...], window: Window, groups: int
-    ) -> Array:
+    def convolution_dA(self, W: Array, dZ: Array, shape: tuple[int, ...], window: Window, groups: int) -> Array:
         """dA_prev[c, stride p + dilation k - pad] = Σ_o,k W[o, c, k] dZ[o, p], of A_prev's ``shape``."""
 
     # --- pooling ------------------------------------------------------------------------------------------------

@@ -96,8 +96,8 @@ class Conv2D(_Convolution):
         backward   dZ   = dA * g'(Z)                                 dW[o, c]  = (1/m) Σ dZ[o] ⋆ A_prev[c]
                    db[o] = (1/m) Σ_positions,columns dZ[o]           dA_prev[c] = Σ_o W[o, c] * dZ[o]
 
-    ⋆ is cross-correlation: the kernel is not flipped, which is what networks call convolution. Its gradient by the input,
-    *, is the true convolution, with the kernel flipped.
+    ⋆ is cross-correlation: the kernel is not flipped, which is what networks call convolution. Its gradient by the
+    input, *, is the true convolution, with the kernel flipped.
 
     Shapes: A_prev (C_prev, H, W, m) · W (C, C_prev / groups, k, k) · b (C, 1, 1, 1) · Z, A (C, H', W', m), where
     H' = ⌊(H + pads - dilation (k - 1) - 1) / stride⌋ + 1
@@ -107,8 +107,8 @@ class Conv2D(_Convolution):
         kernel: k, one size or (height, width), in pixels.
         activation: g, by name or as a layer.
         stride: pixels between two places of the kernel; one number or (down, across).
-        padding: zeros around the image: ``"valid"`` none, ``"same"`` so that H' = ⌈H / stride⌉ (the odd one at the end),
-            a number for all sides, (vertical, horizontal), or ((top, bottom), (left, right)).
+        padding: zeros around the image: ``"valid"`` none, ``"same"`` so that H' = ⌈H / stride⌉ (an odd one goes to the
+            end), a number for all sides, (vertical, horizontal), or ((top, bottom), (left, right)).
         dilation: pixels between two taps of the kernel.
         groups: the channels and units are cut into so many groups that do not see each other; as many as channels is
             a depthwise convolution.
@@ -275,9 +275,7 @@ class ConvTranspose2D(_Convolution):
             for n, s, d, k in zip(input_shape[1:], self.stride, self.dilation, self.kernel, strict=True)
         ]
         if self.padding == "same":
-            over = [
-                max(n - size * s, 0) for n, size, s in zip(full, input_shape[1:], self.stride, strict=True)
-            ]
+            over = [max(n - size * s, 0) for n, size, s in zip(full, input_shape[1:], self.stride, strict=True)]
             pads = tuple((n // 2, n - n // 2) for n in over)
         else:
             pads = pads_for(self.padding, input_shape[1:], self.kernel, self.stride, self.dilation)
@@ -332,5 +330,3 @@ class ConvTranspose2D(_Convolution):
 
     def multiply_adds(self, input_shape):
         return math.prod(input_shape) * self.units // self.groups * math.prod(self.kernel)
-
-

@@ -68,7 +68,7 @@ class MaxPool2D(_Pooling):
     """The largest value under each window.
 
         forward    A[c, p] = max_k A_prev[c, stride p + k - pad]
-        backward   dA_prev gets dA[c, p] at the pixel that was largest (the first of equals), summed where windows overlap
+        backward   dA_prev gets dA[c, p] at the pixel that was largest (the first of equals); overlaps add
 
     Shapes: A_prev (C, H, W, m) · A (C, H', W', m), with H' = ⌊(H + pads - size) / stride⌋ + 1
 
@@ -248,8 +248,8 @@ class StochasticPool2D(_Pooling):
         positive = A_prev > 0
         A_prev = xp.where(positive, A_prev, xp.zeros_like(A_prev))
         if mode.train:
-            # The largest of log p + Gumbel noise is a draw from p. The noise is per pixel, so that where windows overlap
-            # their draws are correlated, each still with the right probabilities.
+            # The largest of p / -log(uniform) is a draw from p (an exponential race). The noise is per pixel: where
+            # windows overlap their draws are correlated, each still with the right probabilities.
             noise = ops.uniform(mode.key, A_prev.shape, A_prev.dtype)
             score = xp.where(positive, A_prev / -xp.log(noise), xp.zeros_like(A_prev))
             _, taps = ops.max_pool(score, window, places)
