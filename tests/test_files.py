@@ -195,6 +195,19 @@ def test_atomic_write_makes_folders_keeps_the_mode_and_leaves_nothing_else(tmp_p
     assert left_in(path.parent) == ["note.txt"]
 
 
+def test_the_data_is_on_disk_before_it_gets_its_name_and_the_name_after(tmp_path, monkeypatch):
+    did, sync, rename = [], os.fsync, os.replace
+
+    def synced(descriptor):
+        did.append("sync folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else os.fstat(descriptor).st_size)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", lambda *paths: (did.append("rename"), rename(*paths)))
+    atomic_write(tmp_path / "note.txt", "12345")
+    assert did == [5, "rename", "sync folder"]
+
+
 def test_a_symbolic_link_stays_a_link(tmp_path):
     real = tmp_path / "real.txt"
     real.write_text("old")

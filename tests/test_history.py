@@ -121,7 +121,7 @@ def test_document_round_trip_is_exact(metrics):
 
 
 def test_what_is_no_document_is_refused():
-    for bad in ({}, {"records": [{"epoch": 0}]}, [1]):
+    for bad in ({}, {"records": 3}, {"records": [{"epoch": 0}]}, [1]):
         with pytest.raises(DataError, match=r"this is no history"):
             History.from_document(bad)
 
@@ -132,6 +132,9 @@ def test_a_small_table(history):
     assert lines[2].split() == ["2", "0.5", "0.1", "0.5", "0.8", "best"]
     assert sum("best" in line for line in lines) == 1
     assert len({len(line.removesuffix("  best")) for line in lines}) == 1
+    history.stopped = "no better validation loss for 2 epochs"
+    assert repr(history).splitlines()[-1] == "stopped: no better validation loss for 2 epochs"
+    assert History.from_document(history.to_document()).stopped == history.stopped
     assert repr(History()) == "History: no epochs"
     long = repr(History(record(i, 1 / i) for i in range(1, 101))).splitlines()
     assert len(long) == 13

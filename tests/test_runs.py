@@ -221,8 +221,8 @@ def test_damage_within_the_records_is_named(tmp_path, damage):
 
 def test_a_record_that_does_not_fit_leaves_the_file_as_it_was(tmp_path):
     made(tmp_path / "a").close()
-    program = "run = Run.open(sys.argv[1])\nfor i in range(100): run.log({'epoch': i, 'text': 'x' * 100})"
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # noqa: E731
+    program = "run = Run.open(sys.argv[1])\nfor i in range(100): run.log({'epoch': i, 'text': 'x' * 79})"
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # noqa: E731 (9 records and a part of the tenth)
     done = in_another_process(program, tmp_path / "a", preexec_fn=limit)
     assert "metrics.jsonl: cannot be written: File too large" in done.stderr
     text = (tmp_path / "a" / "metrics.jsonl").read_text()

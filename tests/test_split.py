@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pellucid.errors import CheckpointError, DataError, ParameterError, VaultError
+from pellucid.files import locked
 from pellucid.training.split import Split, TestVault, split_indices
 
 sizes = st.floats(0, 0.45) | st.integers(0, 20)
@@ -193,6 +195,18 @@ def test_of_many_processes_one_gets_in(run):
     assert sum("VaultError" in each for each in errors) == 3
     for racer in racers:
         racer.stderr.close()
+
+
+def test_an_opening_waits_for_one_that_is_being_recorded(run):
+    with ThreadPoolExecutor() as pool:
+        with locked(run.path / "config.toml"):
+            other = pool.submit(TestVault([1], run).open)
+            with pytest.raises(TimeoutError):
+                other.result(timeout=0.1)
+            opening = {"when": "2026-11-21", "reason": "first", "repeat": False, "metrics": None}
+            (run.path / "vault.json").write_text(json.dumps({"openings": [opening]}))
+        with pytest.raises(VaultError, match=r"on 2026-11-21 for 'first'"):
+            other.result(timeout=10)
 
 
 def test_a_damaged_record_opens_nothing(run):

@@ -33,12 +33,25 @@ _ROOMS = {
     "pellucid.inspect.gradcheck": "check_gradients",
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}
-_MODULES = (
-    "data engines errors estimators initializers inspect layers losses metrics network optimizers regularizers runs "
-    "schedules training"
-).split()
+_MODULES = [
+    "data",
+    "engines",
+    "errors",
+    "estimators",
+    "initializers",
+    "inspect",
+    "layers",
+    "losses",
+    "metrics",
+    "network",
+    "optimizers",
+    "regularizers",
+    "runs",
+    "schedules",
+    "training",
+]
 
-__all__ = sorted([*_HOME, *_MODULES])  # noqa: PLE0605  names are found by __getattr__, when first used
+__all__ = sorted([*_HOME, *_MODULES])
 
 
 def __getattr__(name: str) -> Any:

@@ -158,7 +158,7 @@ def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[st
         path: the file.
 
     Returns:
-        The arrays by name, owned and writable, and the document.
+        The arrays by name, writable, and the document.
 
     Raises:
         CheckpointError: no such file, not one of pellucid's, of another format version, truncated, or damaged anywhere.
@@ -170,7 +170,7 @@ def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[st
         size = _regular(Path(path)).st_size
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
-            arrays = {name: np.array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+            arrays = {name: np.require(file.get_tensor(name), requirements="W") for name in file.keys()}  # noqa: SIM118
     except OSError as failure:
         hint = "check the path" if isinstance(failure, FileNotFoundError) else None
         raise CheckpointError(f"cannot be read: {failure.strerror or failure}", where=where, hint=hint) from failure

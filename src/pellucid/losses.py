@@ -18,6 +18,7 @@ import numpy as np
 from pellucid.engines.base import Array, Ops
 from pellucid.errors import DataError, ParameterError, ShapeError
 from pellucid.registry import Registry
+from pellucid.schedules import check_numbers, number
 
 losses: Registry[Loss] = Registry("loss")
 get = losses.get
@@ -41,6 +42,9 @@ class Loss:
 
     of_classes: ClassVar[bool] = False
     registered_name: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     def forward(self, ops: Ops, A: Array, Y: Array) -> tuple[Array, Cache]:
         """Each example's loss, shape (m,), and the cache.
@@ -177,11 +181,7 @@ class Huber(Loss):
     Source: Huber 1964.
     """
 
-    delta: float = 1.0
-
-    def __post_init__(self):
-        if not self.delta > 0:
-            raise ParameterError("delta must be positive", where="Huber", expected="> 0", got=self.delta)
+    delta: float = number("(0, inf)", 1.0)
 
     def forward(self, ops, A, Y):
         e = A - Y
@@ -205,15 +205,16 @@ class _Binary(Loss):
     """Losses of outputs that each say yes or no."""
 
     class_weight: Any = field(default=None, kw_only=True)
-    label_smoothing: float = field(default=0.0, kw_only=True)
+    label_smoothing: float = number("[0, 1)", 0.0, kw_only=True)
 
     of_classes: ClassVar[bool] = True
 
     def __post_init__(self):
+        super().__post_init__()
         object.__setattr__(self, "class_weight", _class_weights(self.class_weight, type(self).__name__))
-        _check_smoothing(self.label_smoothing, type(self).__name__)
 
     def targets(self, Y, output_shape, dtype, *, where="Y"):
+        _check_classes(self.class_weight, 2, type(self).__name__)
         Y = super().targets(Y, output_shape, dtype, where=where)
         if Y.size and (Y.min() < 0 or Y.max() > 1):
             bad = tuple(int(i) for i in np.argwhere((Y < 0) | (Y > 1))[0])
@@ -312,6 +313,7 @@ class _Categorical(Loss):
     of_classes: ClassVar[bool] = True
 
     def __post_init__(self):
+        super().__post_init__()
         object.__setattr__(self, "class_weight", _class_weights(self.class_weight, type(self).__name__))
 
     def targets(self, Y, output_shape, dtype, *, where="Y"):
@@ -325,13 +327,20 @@ class _Categorical(Loss):
                 got=output_shape,
                 hint="with one output use loss='sigmoid_cross_entropy'",
             )
+        _check_classes(self.class_weight, n, type(self).__name__)
         index_shape = output_shape[:-1]
         if Y.shape[:-1] == (*index_shape, 1) and Y.ndim == len(index_shape) + 2:
             Y = Y.reshape(*index_shape, Y.shape[-1])
         if Y.ndim == len(output_shape) + 1:
             Y = super().targets(Y, output_shape, dtype, where=where)
-            if Y.size and (Y.min() < 0 or not np.allclose(Y.sum(axis=-2), 1.0, atol=1e-3)):
-                raise DataError("a target distribution must be ≥ 0 and sum to 1", where=where)
+            wrong = (Y.min(axis=-2) < 0) | (abs(Y.sum(axis=-2) - 1) > 1e-3)
+            if wrong.any():
+                bad = np.argwhere(wrong)[0]
+                raise DataError(
+                    "a target distribution must be ≥ 0 and sum to 1",
+                    where=f"{where}, example {bad[-1]}",
+                    got=Y[(*bad[:-1], slice(None), bad[-1])].tolist(),
+                )
             return Y
         if Y.shape[:-1] != index_shape:
             raise ShapeError(
@@ -340,18 +349,18 @@ class _Categorical(Loss):
                 expected=f"class indices ({', '.join(map(str, (*index_shape, 'm')))})",
                 got=Y.shape,
             )
-        whole = Y.astype(np.int64) if Y.dtype.kind in "iubf" and np.isfinite(Y).all() else None
-        if whole is None or (Y.dtype.kind == "f" and (whole != Y).any()):
+        if Y.dtype.kind not in "iubf":
             raise DataError("class indices must be whole numbers", where=where, got=f"dtype {Y.dtype}")
-        if whole.size and (whole.min() < 0 or whole.max() >= n):
-            bad = tuple(int(i) for i in np.argwhere((whole < 0) | (whole >= n))[0])
+        wrong = ~np.isin(Y, np.arange(n))
+        if wrong.any():
+            bad = tuple(int(i) for i in np.argwhere(wrong)[0])
             raise DataError(
-                "a class index out of range",
+                "no class index of this network",
                 where=f"{where}, example {bad[-1]}",
                 expected=f"0 … {n - 1} (the network has {n} outputs)",
-                got=int(whole[bad]),
+                got=Y[bad],
             )
-        return whole
+        return Y.astype(np.int64)
 
     def judged(self, ops, A, Y):
         """Probabilities, or class indices where there are none, and classes (m,); the steps of sequences one by one."""
@@ -379,11 +388,7 @@ class SoftmaxCrossEntropy(_Categorical):
     Source: Bridle 1990; label smoothing: Szegedy et al. 2016, section 7.
     """
 
-    label_smoothing: float = field(default=0.0, kw_only=True)
-
-    def __post_init__(self):
-        super().__post_init__()
-        _check_smoothing(self.label_smoothing, type(self).__name__)
+    label_smoothing: float = number("[0, 1)", 0.0, kw_only=True)
 
     def forward(self, ops, A, Y):
         losses_, P = ops.softmax_cross_entropy(A, Y, self.label_smoothing, -2)
@@ -452,8 +457,15 @@ class Hinge(_Categorical):
             Y = super().targets(Y, output_shape, dtype, where=where)
             return Y if Y.ndim < len(output_shape) + 1 else Y.argmax(axis=-2)
         Y = Loss.targets(self, Y, output_shape, dtype, where=where)
+        _check_classes(self.class_weight, 2, "Hinge")
         if not np.isin(Y, (-1, 0, 1)).all():
-            raise DataError("a hinge target out of range", where=where, expected="0 or 1, or -1 or 1")
+            bad = tuple(int(i) for i in np.argwhere(~np.isin(Y, (-1, 0, 1)))[0])
+            raise DataError(
+                "a hinge target out of range",
+                where=f"{where}, example {bad[-1]}",
+                expected="0 or 1, or -1 or 1",
+                got=Y[bad],
+            )
         return np.where(Y > 0, 1, -1).astype(dtype)
 
     def judged(self, ops, A, Y):
@@ -511,8 +523,9 @@ def _class_weights(given: Any, where: str) -> tuple[tuple[int, float], ...] | No
     return tuple(sorted(pairs))
 
 
-def _check_smoothing(epsilon: float, where: str) -> None:
-    if not 0 <= epsilon < 1:
+def _check_classes(weights: tuple[tuple[int, float], ...] | None, n: int, where: str) -> None:
+    beyond = [k for k, _ in weights or () if k >= n]
+    if beyond:
         raise ParameterError(
-            "label_smoothing is out of range", where=where, expected="0 ≤ label_smoothing < 1", got=epsilon
+            "class_weight names a class that is not there", where=where, expected=f"0 … {n - 1}", got=beyond[0]
         )

@@ -113,6 +113,13 @@ def config(thing: Any) -> Any:
             )
         fields = {"type": thing.registered_name}
         for name, parameter in inspect.signature(type(thing)).parameters.items():
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                continue
+            if not hasattr(thing, name):
+                raise ParameterError(
+                    f"{type(thing).__name__} does not keep its argument {name!r}",
+                    hint=f"write self.{name} = {name} in __init__",
+                )
             value = getattr(thing, name)
             default = parameter.default
             if default is inspect.Parameter.empty or config(value) != config(default):

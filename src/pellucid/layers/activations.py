@@ -16,6 +16,7 @@ from pellucid.engines.base import Array, Ops
 from pellucid.errors import ParameterError, ShapeError
 from pellucid.layers.base import PREDICT, Layer, Mode, positive_integer
 from pellucid.registry import Registry
+from pellucid.schedules import number
 
 activations: Registry[Activation] = Registry("activation")
 
@@ -37,9 +38,7 @@ class Activation(Layer):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        names = kwargs.get("names")
-        if names:
-            activations.register(*names)(cls)
+        activations.register(*kwargs.get("names", (cls.__name__,)))(cls)
 
     def g(self, ops: Ops, Z: Array) -> Array:
         """A = g(Z)."""
@@ -153,10 +152,7 @@ class LeakyReLU(Activation, names=("leaky_relu",)):
     Source: Maas, Hannun and Ng 2013.
     """
 
-    slope: float = 0.01
-
-    def __post_init__(self):
-        _positive(self, "slope", self.slope)
+    slope: float = number("(0, inf)", 0.01)
 
     def g(self, ops, Z):
         return ops.xp.where(Z > 0.0, Z, self.slope * Z)
@@ -178,7 +174,7 @@ class PReLU(Activation, names=("prelu",)):
     Source: He et al. 2015, equations 1 and 9.
     """
 
-    slope: float = 0.25
+    slope: float = number("(-inf, inf)", 0.25)
     keeps: ClassVar[str] = "Z"
 
     def init(self, rng, input_shape, dtype=np.float32):
@@ -209,10 +205,7 @@ class ELU(Activation, names=("elu",)):
     Source: Clevert, Unterthiner and Hochreiter 2016, equation 1.
     """
 
-    alpha: float = 1.0
-
-    def __post_init__(self):
-        _positive(self, "alpha", self.alpha)
+    alpha: float = number("(0, inf)", 1.0)
 
     def g(self, ops, Z):
         return ops.xp.where(Z > 0.0, Z, self.alpha * ops.xp.expm1(ops.xp.minimum(Z, 0.0)))
@@ -405,11 +398,6 @@ class Maxout(Activation, names=("maxout",)):
     def equations(self, *, train=True):
         pieces = f"each {self.pieces} neighbouring units"
         return {"A": f"max(A_prev) of {pieces}", "dA_prev": f"dA at the largest of {pieces}, 0 elsewhere"}
-
-
-def _positive(layer: Layer, what: str, value: float) -> None:
-    if not (isinstance(value, (int, float)) and value > 0):
-        raise ParameterError(f"{what} must be positive", where=type(layer).__name__, expected="> 0", got=repr(value))
 
 
 def _axis_within(layer: Layer, axis: int, shape: tuple[int, ...]) -> None:

@@ -6,7 +6,7 @@ import copy
 import inspect
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,6 +16,7 @@ from pellucid import initializers
 from pellucid.engines.base import Array, Ops
 from pellucid.errors import EngineError, ParameterError, ShapeError
 from pellucid.registry import Registry, config
+from pellucid.schedules import check_numbers
 from pellucid.trees import Tree
 
 Shape = tuple[int, ...]
@@ -98,10 +99,15 @@ class Layer:
     def __repr__(self) -> str:
         parts = []
         for name, parameter in inspect.signature(type(self)).parameters.items():
+            if name == "name" or not hasattr(self, name):
+                continue
             value = config(getattr(self, name))
-            if value != config(parameter.default) and name != "name":
+            if value != config(parameter.default):
                 parts.append(repr(value) if parameter.default is parameter.empty else f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(parts)})"
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     # --- the contract -------------------------------------------------------------------------------------------
 
@@ -297,9 +303,9 @@ def as_shape(shape: Any, where: str) -> Shape:
     Raises:
         ShapeError: it is not one.
     """
-    sizes = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
-    if not all(isinstance(n, (int, np.integer)) and n > 0 for n in sizes):
-        raise ShapeError("a shape is made of positive integers", where=where, got=shape)
+    sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+    if not sizes or not all(isinstance(n, (int, np.integer)) and n > 0 for n in sizes):
+        raise ShapeError("a shape is made of positive integers", where=where, got=repr(shape))
     return tuple(int(n) for n in sizes)
 
 
@@ -370,11 +376,11 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-def named(members: Sequence[Layer]) -> dict[Layer, str]:
+def named(members: Sequence[Layer], inputs: Iterable[str] = ()) -> dict[Layer, str]:
     """A unique name for each distinct layer, in order: its own, or its class's with a number.
 
     Raises:
-        ParameterError: two layers were given one name.
+        ParameterError: two layers were given one name, or one the name of an input.
     """
     names: dict[Layer, str] = {}
     counts: dict[str, int] = {}
@@ -384,9 +390,11 @@ def named(members: Sequence[Layer]) -> dict[Layer, str]:
         kind = snake_case(type(layer).__name__)
         counts[kind] = counts.get(kind, 0) + 1
         name = layer.name or f"{kind}_{counts[kind]}"
-        if "/" in name or name in names.values():
+        if "/" in name or name in names.values() or name in inputs:
             raise ParameterError(
-                "each layer needs a name of its own, without '/'", where=f"layer {len(names) + 1}", got=repr(name)
+                "each layer needs a name of its own, no input's and without '/'",
+                where=f"layer {len(names) + 1}",
+                got=repr(name),
             )
         names[layer] = name
     return names

@@ -207,15 +207,15 @@ class Conv2D(_Convolution):
             )
         return rows
 
-    def equations(self):
-        g = self.activation.registered_name
+    def equations(self, *, train=True):
+        of_Z = {name: formula.replace("A_prev", "Z") for name, formula in self.activation.equations().items()}
         return {
             "Z": "Σ_c W[o, c] ⋆ A_prev[c] + b[o]" if self.use_bias else "Σ_c W[o, c] ⋆ A_prev[c]",
-            "A": "Z" if g == "identity" else f"{g}(Z)",
-            "dZ": "dA" if g == "identity" else f"dA * {g}'(Z)",
+            "dZ": of_Z.pop("dA_prev"),
             "dW": "(1/m) Σ_columns dZ[o] ⋆ A_prev[c]",
             "db": "(1/m) Σ_positions,columns dZ[o]",
             "dA_prev": "Σ_o W[o, c] * dZ[o], true convolution",
+            **of_Z,
         }
 
     def intermediates(self, ops, params, cache, dA):
@@ -317,15 +317,15 @@ class ConvTranspose2D(_Convolution):
     def _shape(self, A_prev: Array) -> Shape:
         return (self.units, *self._result(A_prev.shape[:-1])[0], A_prev.shape[-1])
 
-    def equations(self):
-        g = self.activation.registered_name
+    def equations(self, *, train=True):
+        of_Z = {name: formula.replace("A_prev", "Z") for name, formula in self.activation.equations().items()}
         return {
             "Z": "Σ_c W[c, o] * A_prev[c] + b[o]" if self.use_bias else "Σ_c W[c, o] * A_prev[c]",
-            "A": "Z" if g == "identity" else f"{g}(Z)",
-            "dZ": "dA" if g == "identity" else f"dA * {g}'(Z)",
+            "dZ": of_Z.pop("dA_prev"),
             "dW": "(1/m) Σ_columns A_prev[c] ⋆ dZ[o]",
             "db": "(1/m) Σ_positions,columns dZ[o]",
             "dA_prev": "Σ_o W[c, o] ⋆ dZ[o]",
+            **of_Z,
         }
 
     def multiply_adds(self, input_shape):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pellucid.engines.base import Array
-from pellucid.errors import ParameterError
 from pellucid.layers.base import PREDICT, Layer
+from pellucid.schedules import number
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -26,18 +26,12 @@ class Dropout(Layer):
     Source: Srivastava et al. 2014, sections 4 and 10.
     """
 
-    rate: float
+    rate: float = number("[0, 1)")
 
     class Cache(NamedTuple):
         """Which units were kept."""
 
         D: Array | None  # 0 or 1, A's shape; None in prediction
-
-    def __post_init__(self):
-        if not (isinstance(self.rate, (int, float)) and 0 <= self.rate < 1):
-            raise ParameterError(
-                "rate is the probability of dropping", where="Dropout", expected="0 ≤ rate < 1", got=repr(self.rate)
-            )
 
     def output_shape(self, input_shape):
         return input_shape

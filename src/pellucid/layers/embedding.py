@@ -69,7 +69,7 @@ class Embedding(Layer):
         dA_prev = ops.xp.zeros(cache.ids.shape, dA.dtype) if input_gradient else None
         return dA_prev, {"W": ops.embedding_dW(dA, cache.ids, self.levels)}
 
-    def equations(self):
+    def equations(self, *, train=True):
         return {"A": "the columns W[:, id]", "dW": "(1/m) Σ dA where the id was looked up", "dA_prev": "0"}
 
     def _check(self, A_prev: np.ndarray, ids: np.ndarray) -> None:

@@ -9,8 +9,9 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from pellucid.engines.base import Array
-from pellucid.errors import ParameterError, ShapeError
-from pellucid.layers.base import PREDICT, Layer, positive_integer
+from pellucid.errors import ShapeError
+from pellucid.layers.base import PREDICT, Layer
+from pellucid.schedules import number
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,8 +35,8 @@ class BatchNorm(Layer):
     Source: Ioffe and Szegedy 2015, algorithms 1 and 2.
     """
 
-    momentum: float = 0.9
-    epsilon: float = 1e-5
+    momentum: float = number("[0, 1)", 0.9)
+    epsilon: float = number("(0, inf)", 1e-5)
 
     needs_batch: ClassVar[bool] = True
 
@@ -46,10 +47,6 @@ class BatchNorm(Layer):
         variance: Array  # (n, 1, …, 1): of the batch, or the running one in prediction
         batch_mean: Array | None  # (n, 1, …, 1), for the running average; None in prediction
         values: int  # how many each mean was taken over
-
-    def __post_init__(self):
-        _within(self, "momentum", self.momentum, 0, 1)
-        _within(self, "epsilon", self.epsilon, 0, math.inf)
 
     def output_shape(self, input_shape):
         _has_features(self, input_shape)
@@ -127,21 +124,14 @@ class LayerNorm(Layer):
     Source: Ba, Kiros and Hinton 2016, equation 3.
     """
 
-    axes: int | None = None
-    epsilon: float = 1e-5
+    axes: int | None = number("[1, inf)", None, whole=True)
+    epsilon: float = number("(0, inf)", 1e-5)
 
     class Cache(NamedTuple):
         """What the backward block reads."""
 
         A_hat: Array  # A_prev's shape
         variance: Array  # A_prev's shape with 1 along the normalised axes
-
-    def __post_init__(self):
-        _within(self, "epsilon", self.epsilon, 0, math.inf)
-        if self.axes is not None and not (isinstance(self.axes, int) and self.axes >= 1):
-            raise ParameterError(
-                "axes counts feature axes", where="LayerNorm", expected="1, 2, … or None", got=self.axes
-            )
 
     def output_shape(self, input_shape):
         _has_features(self, input_shape)
@@ -206,10 +196,10 @@ class LocalResponseNorm(Layer):
     Source: Krizhevsky, Sutskever and Hinton 2012, section 3.3.
     """
 
-    n: int = 5
-    alpha: float = 1e-4
-    beta: float = 0.75
-    k: float = 2.0
+    n: int = number("[1, inf)", 5, whole=True)
+    alpha: float = number("[0, inf)", 1e-4)
+    beta: float = number("[0, inf)", 0.75)
+    k: float = number("(0, inf)", 2.0)
     alpha_over_n: bool = field(default=False, kw_only=True)
 
     class Cache(NamedTuple):
@@ -217,15 +207,6 @@ class LocalResponseNorm(Layer):
 
         A_prev: Array  # (C, …, m)
         S: Array  # (C, …, m)
-
-    def __post_init__(self):
-        positive_integer(self.n, "n", self)
-        for what in ("alpha", "beta", "k"):
-            value = getattr(self, what)
-            if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
-                raise ParameterError(f"{what} must be ≥ 0", where="LocalResponseNorm", got=repr(value))
-        if self.k == 0:
-            raise ParameterError("k keeps the divisor from zero", where="LocalResponseNorm", expected="> 0", got=self.k)
 
     def output_shape(self, input_shape):
         _has_features(self, input_shape)
@@ -262,7 +243,7 @@ class LocalResponseNorm(Layer):
                 total = total + ops.xp.pad(values[source], pads)
         return total
 
-    def equations(self):
+    def equations(self, *, train=True):
         return {
             "S": "k + α Σ_neighbours A_prev²",
             "A": "A_prev S^-β",
@@ -293,9 +274,3 @@ def _column(input_shape: tuple[int, ...]) -> tuple[int, ...]:
 def _has_features(layer: Layer, input_shape: tuple[int, ...]) -> None:
     if not input_shape:
         raise ShapeError("normalises features, and the input has none", expected="(n, …)", got=input_shape)
-
-
-def _within(layer: Layer, what: str, value: float, low: float, high: float) -> None:
-    if not (isinstance(value, (int, float)) and low <= value < high and not (what == "epsilon" and value == 0)):
-        bounds = "> 0" if high == math.inf else f"{low} ≤ {what} < {high}"
-        raise ParameterError(f"{what} is out of range", where=type(layer).__name__, expected=bounds, got=repr(value))

@@ -13,6 +13,7 @@ from pellucid.engines.base import Array, Window
 from pellucid.errors import ParameterError
 from pellucid.layers.base import PREDICT, Layer, Shape, set_field
 from pellucid.layers.windows import check_channels, check_spatial, checked_padding, pads_for, per_axis, slid
+from pellucid.schedules import number
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -27,6 +28,7 @@ class _Pooling(Layer):
     axes: ClassVar[int] = 2
 
     def __post_init__(self):
+        super().__post_init__()
         where = type(self).__name__
         set_field(self, "size", per_axis(self.size, self.axes, "size", where))
         stride = self.size if self.stride is None else self.stride
@@ -98,7 +100,7 @@ class MaxPool2D(_Pooling):
             return None, {}
         return ops.max_pool_backward(dA, cache.taps, cache.shape, self.window(cache.shape[:-1])), {}
 
-    def equations(self):
+    def equations(self, *, train=True):
         return {"A": "max over each window of A_prev", "dA_prev": "dA at each window's largest pixel"}
 
 
@@ -156,7 +158,7 @@ class AveragePool2D(_Pooling):
             counts = np.multiply.outer(counts, np.minimum(first + size, high) - np.maximum(first, low))
         return ops.asarray((1.0 / counts)[..., None], np.dtype(dtype).name)
 
-    def equations(self):
+    def equations(self, *, train=True):
         return {"A": "mean over each window of A_prev", "dA_prev": "dA / n, to every pixel of the window"}
 
 
@@ -183,18 +185,13 @@ class LpPool2D(_Pooling):
     Source: Sermanet, Chintala and LeCun 2012, section 2.1.
     """
 
-    p: float = field(default=2.0, kw_only=True)
+    p: float = number("[1, inf)", 2.0, kw_only=True)
 
     class Cache(NamedTuple):
         """What the backward block reads."""
 
         A_prev: Array  # (C, H, W, m)
         A: Array  # (C, H', W', m)
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not (isinstance(self.p, (int, float)) and 1 <= self.p < math.inf):
-            raise ParameterError("p is out of range", where="LpPool2D", expected="1 ≤ p < ∞", got=repr(self.p))
 
     def forward(self, ops, params, A_prev, *, mode=PREDICT):
         check_channels(self, A_prev, A_prev.shape[0])
@@ -212,7 +209,7 @@ class LpPool2D(_Pooling):
         spread = ops.sum_pool_backward(scaled, A_prev.shape, self.window(A_prev.shape[:-1]))
         return spread * xp.abs(A_prev) ** (self.p - 1.0) * xp.sign(A_prev), {}
 
-    def equations(self):
+    def equations(self, *, train=True):
         return {"A": "(Σ |A_prev|^p)^(1/p)", "dA_prev": "Σ dA |A_prev|^(p-1) sign(A_prev) / A^(p-1)"}
 
 
@@ -273,8 +270,10 @@ class StochasticPool2D(_Pooling):
         minus = ops.sum_pool_backward(dA * A / total, A_prev.shape, window)
         return (2.0 * A_prev * spread - minus) * positive, {}
 
-    def equations(self):
-        return {"A": "A_prev at a pixel drawn with p = A_prev / Σ A_prev", "dA_prev": "dA at the drawn pixel"}
+    def equations(self, *, train=True):
+        if train:
+            return {"A": "A_prev at a pixel drawn with p = A_prev / Σ A_prev", "dA_prev": "dA at the drawn pixel"}
+        return {"A": "Σ A_prev² / Σ A_prev", "dA_prev": "Σ dA (2 A_prev - A) / Σ A_prev"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -303,7 +302,7 @@ class GlobalAveragePool(Layer):
         share = dA * (1.0 / math.prod(positions))
         return ops.xp.broadcast_to(share.reshape(C, *(1,) * len(positions), m), cache.shape), {}
 
-    def equations(self):
+    def equations(self, *, train=True):
         return {"A": "mean of each channel of A_prev", "dA_prev": "dA / positions"}
 
 
@@ -332,7 +331,7 @@ class GlobalMaxPool(Layer):
         positions = ops.xp.arange(math.prod(cache.shape[1:-1]))[:, None]
         return ((positions == cache.largest) * dA[:, None]).reshape(cache.shape), {}
 
-    def equations(self):
+    def equations(self, *, train=True):
         return {"A": "max of each channel of A_prev", "dA_prev": "dA at each channel's largest value"}
 
 
@@ -390,7 +389,7 @@ class Subsample2D(_Pooling):
         window = self.window(cache.shape[:-1])
         return ops.sum_pool_backward(params["w"] * dA, cache.shape, window), grads
 
-    def equations(self):
+    def equations(self, *, train=True):
         return {"S": "Σ over each window of A_prev", "A": "w S + b", "dw": "(1/m) Σ dA * S", "db": "(1/m) Σ dA"}
 
     def intermediates(self, ops, params, cache, dA):

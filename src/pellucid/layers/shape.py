@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,9 +27,7 @@ class Flatten(Layer):
         return (math.prod(input_shape),)
 
     def forward(self, ops, params, A_prev, *, mode=PREDICT):
-        return A_prev.reshape(-1, A_prev.shape[-1]) if A_prev.size else A_prev.reshape(
-            math.prod(A_prev.shape[:-1]), A_prev.shape[-1]
-        ), _ShapeCache(A_prev.shape)
+        return A_prev.reshape(math.prod(A_prev.shape[:-1]), A_prev.shape[-1]), _ShapeCache(A_prev.shape)
 
     def backward(self, ops, params, cache, dA, *, input_gradient=True):
         return dA.reshape(cache.shape) if input_gradient else None, {}
@@ -51,10 +49,10 @@ class Reshape(Layer):
     Cache = _ShapeCache  # type: ignore[assignment]
 
     def __post_init__(self):
-        sizes = (self.shape,) if isinstance(self.shape, int) else tuple(self.shape)
+        sizes = tuple(self.shape) if isinstance(self.shape, Iterable) else (self.shape,)
         if sizes.count(-1) > 1:
             raise ParameterError("only one size can be left open", where="Reshape", got=sizes)
-        as_shape([n for n in sizes if n != -1], "Reshape")
+        as_shape([1 if n == -1 else n for n in sizes], "Reshape")
         set_field(self, "shape", sizes)
 
     def output_shape(self, input_shape):
@@ -81,7 +79,7 @@ class Split(Layer):
     backward  dA_prev = the parts' dA, joined again
 
     Arguments:
-        parts: a number of equal parts, or the sizes of the parts.
+        parts: a number of equal parts, or the sizes of the parts; 2 or more.
         axis: of the array without the example axis.
     """
 
@@ -96,6 +94,8 @@ class Split(Layer):
             set_field(self, "parts", as_shape(self.parts, "Split"))
         else:
             positive_integer(self.parts, "parts", self)
+        if (len(self.parts) if isinstance(self.parts, tuple) else self.parts) < 2:
+            raise ParameterError("a split makes 2 or more parts", where="Split", got=repr(self.parts))
 
     def _sizes(self, n: int) -> tuple[int, ...]:
         if isinstance(self.parts, tuple):

@@ -41,7 +41,7 @@ class ZeroPad2D(Layer):
     def backward(self, ops, params, cache, dA, *, input_gradient=True):
         return dA[_inside(self.padding, cache.shape[1:-1])] if input_gradient else None, {}
 
-    def equations(self):
+    def equations(self, *, train=True):
         return {"A": "A_prev with zeros around it", "dA_prev": "dA without its border"}
 
 
@@ -74,7 +74,7 @@ class Crop2D(Layer):
     def backward(self, ops, params, cache, dA, *, input_gradient=True):
         return ops.xp.pad(dA, ((0, 0), *self.border, (0, 0))) if input_gradient else None, {}
 
-    def equations(self):
+    def equations(self, *, train=True):
         return {"A": "A_prev without its border", "dA_prev": "dA with zeros around it"}
 
 
@@ -109,7 +109,7 @@ class Upsample2D(Layer):
         down, across = self.scale
         return dA.reshape(C, H, down, W, across, m).sum(axis=(2, 4)), {}
 
-    def equations(self):
+    def equations(self, *, train=True):
         return {"A": "each pixel of A_prev repeated", "dA_prev": "Σ dA over each repeated block"}
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,8 +120,13 @@ class Network(ABC):
         unknown_weights = set(loss_weights or {}) - set(self.outputs)
         if unknown_weights:
             raise ParameterError(
-                "loss_weights names no output", expected=", ".join(self.outputs), got=", ".join(unknown_weights)
+                "loss_weights names no output", expected=", ".join(self.outputs), got=", ".join(sorted(unknown_weights))
             )
+        for name, share in (loss_weights or {}).items():
+            if not (isinstance(share, Real) and 0 <= share < math.inf):
+                raise ParameterError(
+                    "a loss weight is a number", where=f"loss_weights, {name!r}", expected="≥ 0", got=repr(share)
+                )
         self.loss_weights = {name: float((loss_weights or {}).get(name, 1.0)) for name in self.outputs}
         self.preprocessing: dict[str, Any] | None = None  # how to make inputs from raw data; saved with the network
         self.penalties = [
@@ -155,7 +162,8 @@ class Network(ABC):
         params: Tree = {}
         state: Tree = {}
         for index, (layer, name) in enumerate(self.names.items()):
-            rng = np.random.default_rng([self.seed, index])
+            # Without the last number, layer 0 would be drawn from default_rng(seed)'s stream, as users' data often is.
+            rng = np.random.default_rng([self.seed, index, 1])
             params[name] = layer.init(rng, self.input_shapes[layer], np.dtype(self.dtype))
             state[name] = layer.init_state(self.input_shapes[layer], np.dtype(self.dtype))
         self._parameters = self._on_engine({name: tree for name, tree in params.items() if tree})
@@ -286,8 +294,16 @@ class Network(ABC):
 
         Returns:
             dA[0] (by name for several inputs) and the gradients, a tree of the parameters' shape: means over the batch.
+
+        Raises:
+            ShapeError: dA does not have the outputs' shape.
         """
-        d_outputs = self.named(dA, self.outputs, "dA")
+        d_outputs = {}
+        for name, value in self.named(dA, self.outputs, "dA").items():
+            place = "dA" if self.single else f"dA[{name!r}]"
+            check_input(value, self.outputs[name], place, "the gradient does not have the output's shape")
+            d_outputs[name] = self.ops.asarray(value, self.dtype)
+        _same_count(d_outputs, {})
         d_inputs, grads = self.backward_pass(self.parameters, caches, d_outputs, input_gradient=input_gradient)
         return self._unnamed(d_inputs), grads
 
@@ -307,7 +323,7 @@ class Network(ABC):
             each, _ = loss.forward(self.ops, outputs[name], targets[name])
             total = total + self.loss_weights[name] * each
         if sample_weight is not None:
-            total = total * self.ops.asarray(sample_weight, self.dtype)
+            total = total * self._checked_weight(sample_weight, total.shape[-1])
         return float(total.mean() + self.penalty(self.parameters))
 
     def gradients(
@@ -336,11 +352,21 @@ class Network(ABC):
             self.state,
             inputs,
             targets,
-            weight=None if sample_weight is None else self.ops.asarray(sample_weight, self.dtype),
+            weight=self._checked_weight(sample_weight, next(iter(targets.values())).shape[-1]),
             mode=self._mode(train, update),
             input_gradient=input_gradient,
             observer=observer,
         )
+
+    def _checked_weight(self, weight: Any, m: int) -> Array | None:
+        if weight is None:
+            return None
+        weight = np.asarray(weight)
+        if weight.shape != (m,):
+            raise ShapeError("one weight for each example", where="sample_weight", expected=f"({m},)", got=weight.shape)
+        if weight.dtype.kind not in "fiub" or not (np.isfinite(weight).all() and (weight >= 0).all()):
+            raise DataError("sample weights are finite numbers ≥ 0", where="sample_weight")
+        return self.ops.asarray(weight, self.dtype)
 
     def _mode(self, train: bool, update: int) -> Mode:
         return Mode(train, self.ops.random_key(self.seed, update) if train else None)
@@ -461,8 +487,10 @@ class Network(ABC):
         save(self, path)
 
 
-def check_input(value: Any, shape: Shape, where: str) -> None:
-    """Refuse an array that is not (*shape, m).
+def check_input(
+    value: Any, shape: Shape, where: str, problem: str = "the input does not fit the network's input (A[0])"
+) -> None:
+    """Refuse an array that is not (*shape, m), as ``problem`` says.
 
     Raises:
         ShapeError: saying which axis looks swapped where one does.
@@ -483,9 +511,7 @@ def check_input(value: Any, shape: Shape, where: str) -> None:
         hint = "one example is a batch of one: X[..., None]"
     elif len(got) == 4 and len(shape) == 3 and (got[1], got[2], got[0]) == shape:
         hint = "the channel axis comes first: (channels, height, width, m)"
-    raise ShapeError(
-        "the input does not fit the network's input (A[0])", where=where, expected=_with_m(shape), got=got, hint=hint
-    )
+    raise ShapeError(problem, where=where, expected=_with_m(shape), got=got, hint=hint)
 
 
 def in_order(grads: Tree, params: Tree) -> Tree:

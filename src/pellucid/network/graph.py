@@ -53,7 +53,7 @@ class Graph(Network):
                 raise ParameterError("not a node of a graph", where=f"{name!r}", got=type(node).__name__)
         self.calls = _topological(list(self.output_nodes.values()))
         self._check_inputs()
-        self.names = named([call.layer for call in self.calls])
+        self.names = named([call.layer for call in self.calls], self.input_nodes)
         self.input_shapes = {}
         for call in self.calls:
             if self.input_shapes.setdefault(call.layer, call.input_shape) != call.input_shape:

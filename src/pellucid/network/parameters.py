@@ -26,14 +26,16 @@ def fitted(params: Tree, like: Tree, dtype: Any, *, where: str = "parameters") -
     Raises:
         ShapeError: naming the first parameter that is missing, unknown or of another shape.
     """
+    if not isinstance(params, dict):
+        raise ShapeError("not a tree", where=where, expected="a dictionary by layer", got=type(params).__name__)
     given, wanted = dict(leaves(params)), dict(leaves(like))
     for name in [*wanted, *given]:
         if name not in given or name not in wanted:
             problem = "is missing" if name in wanted else "is not a parameter of this network"
             raise ShapeError(f"{name} {problem}", where=where, expected=", ".join(wanted) or "none")
-        if given[name].shape != wanted[name].shape:
+        if np.shape(given[name]) != wanted[name].shape:
             raise ShapeError(
-                f"{name} has another shape", where=where, expected=wanted[name].shape, got=given[name].shape
+                f"{name} has another shape", where=where, expected=wanted[name].shape, got=np.shape(given[name])
             )
     return tree_map(lambda new, _: np.array(new, dtype=dtype), _ordered(params, like), like)
 

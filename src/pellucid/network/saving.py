@@ -9,7 +9,7 @@ from typing import Any
 
 from pellucid import files
 from pellucid.errors import CheckpointError, ParameterError, unknown
-from pellucid.layers.base import Layer, layers
+from pellucid.layers.base import Layer, layers, set_field
 from pellucid.network.base import Network
 from pellucid.network.graph import Graph
 from pellucid.network.parameters import fitted
@@ -36,6 +36,9 @@ def from_config(document: dict[str, Any], *, engine: str = "auto", where: str = 
     Raises:
         ParameterError: an unknown key, a missing one, or an unknown layer; all name the known ones.
     """
+    if not isinstance(document, dict):
+        raise ParameterError("a network is described by a table", where=where, got=type(document).__name__)
+    document = {**document, **changes}
     kind = document.get("network", "Graph" if "inputs" in document else "Sequential")
     if kind not in _KEYS:
         raise unknown("network", kind, _KEYS, where=where)
@@ -45,11 +48,9 @@ def from_config(document: dict[str, Any], *, engine: str = "auto", where: str = 
     for key in _NEEDED[kind]:
         if not document.get(key):
             raise ParameterError(f"{key!r} is missing", where=where, expected=", ".join(_NEEDED[kind]))
-    options = {
-        key: document[key] for key in ("loss", "loss_weights", "seed", "dtype", "regularizer") if key in document
-    }
+    names = ("loss", "loss_weights", "seed", "dtype", "regularizer")
     cls = Graph if kind == "Graph" else Sequential
-    return cls.from_config(document, engine=engine, **{**options, **changes})
+    return cls.from_config(document, engine=engine, **{key: document[key] for key in names if key in document})
 
 
 def layer_from(described: Any, members: dict[str, Layer], where: str) -> Layer:
@@ -58,7 +59,13 @@ def layer_from(described: Any, members: dict[str, Layer], where: str) -> Layer:
         if described["shared"] not in members:
             raise unknown("layer", described["shared"], members, where=where)
         return members[described["shared"]]
-    return layers.get(described, where=where)
+    if not isinstance(described, dict) or "name" not in described:
+        return layers.get(described, where=where)
+    fields = dict(described)
+    name = fields.pop("name")
+    layer = layers.get(fields, where=where)
+    set_field(layer, "name", name)  # set and not passed: a layer of a user's own may have a constructor without it
+    return layer
 
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:

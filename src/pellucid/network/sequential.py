@@ -51,8 +51,8 @@ class Sequential(Network):
             if not isinstance(layer, Layer):
                 hint = "write pl.Dense(10), not pl.Dense" if isinstance(layer, type) else None
                 raise ParameterError("not a layer", where=f"layer {index}", got=repr(layer), hint=hint)
-        self.names = named(self.layers)
         self.inputs = {"input": as_shape(input_shape, "input_shape")}
+        self.names = named(self.layers, self.inputs)
         self.shapes = self._follow(self.inputs["input"])
         self.outputs = {"output": self.shapes[-1]}
         self.steps = self._steps()
@@ -149,7 +149,8 @@ class Sequential(Network):
                 continue
             first_use[layer] = self.names[layer]
             described = config(layer)
-            chain.append({"type": described} if isinstance(described, str) else described)
+            fields = {"type": described} if isinstance(described, str) else described
+            chain.append({**fields, "name": layer.name} if layer.name else fields)
         return {
             "network": "Sequential",
             "input_shape": list(self.inputs["input"]),

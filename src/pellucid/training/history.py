@@ -24,10 +24,15 @@ class History:
 
     Arguments:
         records: the records to start with. Of several for one epoch, as a resumed run writes them, the last counts.
+
+    Attributes:
+        records: the records.
+        stopped: why training ended before its last epoch, or None.
     """
 
     def __init__(self, records: Iterable[dict[str, Any]] = ()) -> None:
         self.records: list[dict[str, Any]] = []
+        self.stopped: str | None = None
         for record in records:
             while self.records and _epoch(record) <= self.records[-1]["epoch"]:
                 self.records.pop()
@@ -119,7 +124,7 @@ class History:
 
     def to_document(self) -> dict[str, Any]:
         """A plain dictionary that JSON can hold and `from_document` reads back exactly."""
-        return {"records": json.loads(to_json(self.records))}
+        return {"records": json.loads(to_json(self.records)), "stopped": self.stopped}
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> History:
@@ -129,7 +134,9 @@ class History:
             DataError: the document is not one.
         """
         try:
-            return cls(document["records"])
+            history = cls(document["records"])
+            history.stopped = document.get("stopped")
+            return history
         except (KeyError, TypeError, ParameterError) as broken:
             raise DataError(
                 f"this is no history ({broken})", expected='{"records": [{"epoch": 1, …}, …]}', got=repr(document)[:80]
@@ -156,7 +163,7 @@ class History:
         for record, row in zip(shown, rows, strict=True):
             mark = "  best" if record and record["epoch"] == best else ""
             lines.append("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) + mark)
-        return "\n".join(lines)
+        return "\n".join([*lines, *([f"stopped: {self.stopped}"] if self.stopped else [])])
 
 
 def flat(record: dict[str, Any]) -> dict[str, Any]:

@@ -27,8 +27,8 @@ class Split(NamedTuple):
 def split_indices(
     m: int,
     *,
-    validation: float | int = 0.1,
-    test: float | int = 0.1,
+    validation: float | np.number = 0.1,
+    test: float | np.number = 0.1,
     labels: Any = None,
     groups: Any = None,
     seed: int | np.random.Generator = 0,
@@ -193,7 +193,7 @@ def _seen(openings: list[dict[str, Any]], folder: Path | None) -> VaultError:
     )
 
 
-def _count(name: str, size: float | int, m: int) -> int:
+def _count(name: str, size: float | np.number, m: int) -> int:
     if isinstance(size, (int, np.integer)) and not isinstance(size, bool) and size >= 0:
         return int(size)
     if isinstance(size, (float, np.floating)) and 0 <= size < 1:

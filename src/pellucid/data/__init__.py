@@ -1,0 +1,10 @@
+"""Data: readers for what people have, a catalog of sets that can be had, and preprocessing fitted on training rows."""
+
+from pellucid.data.catalog import Card, card, names
+from pellucid.data.dataset import Dataset
+from pellucid.data.fetching import fetch
+from pellucid.data.loading import load
+from pellucid.data.preprocessor import Preprocessor
+from pellucid.data.storage import data_home
+
+__all__ = ["Card", "Dataset", "Preprocessor", "card", "data_home", "fetch", "load", "names"]

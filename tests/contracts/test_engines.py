@@ -1,0 +1,245 @@
+"""Every engine keeps the contract of `engines.base.Ops`: the same signatures, and the numpy engine's numbers."""
+
+from __future__ import annotations
+
+import inspect
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pellucid as pl
+from pellucid import engines
+from pellucid.engines.base import Ops
+from pellucid.layers import activations
+from pellucid.trees import leaves
+
+REFERENCE = engines.get("numpy")
+PUBLIC = [name for name, _ in inspect.getmembers(Ops, inspect.isfunction) if not name.startswith("_")]
+ELEMENTWISE = [name for name in activations if activations.find(name).g is not pl.Activation.g]
+TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
+
+every_engine = pytest.mark.parametrize("ops", [engines.get(name) for name in engines.available()], ids=lambda o: o.name)
+dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
+sizes = st.integers(1, 9)
+seeds = st.integers(0, 2**32 - 1)
+
+
+@every_engine
+@pytest.mark.parametrize("name", PUBLIC)
+def test_signatures_are_the_contract(ops, name):
+    promised = inspect.signature(getattr(Ops, name)).parameters.values()
+    kept = inspect.signature(getattr(type(ops), name)).parameters.values()
+    assert [(p.name, p.kind, p.default) for p in kept] == [(p.name, p.kind, p.default) for p in promised]
+
+
+@every_engine
+def test_no_engine_grows_primitives_of_its_own(ops):
+    own = {name for name, _ in inspect.getmembers(type(ops), inspect.isfunction) if not name.startswith("_")}
+    assert own == set(PUBLIC)
+
+
+def test_every_primitive_is_documented():
+    assert all(inspect.getdoc(getattr(Ops, name)) for name in PUBLIC)
+
+
+class Twins:
+    """The same call on an engine and on the reference."""
+
+    def __init__(self, ops, dtype: str) -> None:
+        self.ops, self.dtype = ops, dtype
+
+    def agree(self, name: str, *arguments, tolerance: float = 1.0) -> None:
+        def result(ops):
+            given = [ops.asarray(each) if isinstance(each, np.ndarray) else each for each in arguments]
+            made = getattr(ops, name)(*given)
+            return [ops.to_numpy(each) for each in (made if isinstance(made, tuple) else (made,))]
+
+        for one, other in zip(result(self.ops), result(REFERENCE), strict=True):
+            assert one.dtype == other.dtype == self.dtype
+            limit = tolerance * TOLERANCE[self.dtype]
+            np.testing.assert_allclose(one, other, rtol=limit, atol=limit, err_msg=name)
+
+
+@every_engine
+@dtypes
+@given(n=sizes, n_prev=sizes, m=sizes, seed=seeds, bias=st.booleans())
+def test_affine(ops, dtype, n, n_prev, m, seed, bias):
+    rng = np.random.default_rng(seed)
+    W, A_prev, dZ, b = (rng.normal(size=s).astype(dtype) for s in ((n, n_prev), (n_prev, m), (n, m), (n, 1)))
+    twins = Twins(ops, dtype)
+    twins.agree("affine", W, A_prev, b if bias else None)
+    twins.agree("affine_dW", dZ, A_prev)
+    twins.agree("affine_db", dZ)
+    twins.agree("affine_dA", W, dZ)
+    np.testing.assert_allclose(
+        ops.to_numpy(ops.affine(ops.asarray(W), ops.asarray(A_prev), ops.asarray(b))),
+        np.array([[sum(W[i, k] * A_prev[k, j] for k in range(n_prev)) + b[i, 0] for j in range(m)] for i in range(n)]),
+        rtol=1e-4 if dtype == "float32" else 1e-10,
+        atol=1e-5 if dtype == "float32" else 1e-12,
+    )
+
+
+@every_engine
+@dtypes
+@pytest.mark.parametrize("name", ELEMENTWISE)
+@given(shape=st.lists(sizes, min_size=2, max_size=4), seed=seeds)
+def test_activations(ops, dtype, name, shape, seed):
+    g = activations.get(name)
+    rng = np.random.default_rng(seed)
+    Z, dA = (rng.normal(size=shape).astype(dtype) for _ in range(2))
+    twins = Twins(ops, dtype)
+    twins.agree("activation", g, Z)
+    kept = REFERENCE.activation(g, Z.copy()) if g.keeps == "A" else Z
+    twins.agree("activation_backward", g, dA, kept)
+
+
+@every_engine
+@dtypes
+@pytest.mark.parametrize("m", [1, 3000])  # 7 · 3000 values: more than one block of the reference engine
+def test_in_place_is_the_same(ops, dtype, m, rng):
+    for name in ELEMENTWISE:
+        g = activations.get(name)
+        if g.keeps == "A":
+            Z = rng.normal(size=(7, m)).astype(dtype)
+            plain = ops.to_numpy(ops.activation(g, ops.asarray(Z.copy())))
+            in_place = ops.to_numpy(ops.activation(g, ops.asarray(Z.copy()), in_place=True))
+            np.testing.assert_array_equal(in_place, plain, err_msg=name)
+
+
+@every_engine
+@dtypes
+@given(values=st.lists(st.floats(-8, 8), min_size=1, max_size=20))
+def test_erf(ops, dtype, values):
+    Z = np.array(values, dtype)
+    exact = np.array([math.erf(z) for z in Z])
+    found = ops.to_numpy(ops.erf(ops.asarray(Z)))
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, exact, rtol=1e-6 if dtype == "float32" else 1e-14, atol=1e-30)
+
+
+@every_engine
+@dtypes
+@given(shape=st.lists(sizes, min_size=2, max_size=4), axis=st.integers(0, 3), seed=seeds, size=st.sampled_from([1, 80]))
+def test_softmax(ops, dtype, shape, axis, seed, size):
+    axis %= len(shape)
+    rng = np.random.default_rng(seed)
+    Z, dA = (size * rng.normal(size=shape).astype(dtype) for _ in range(2))
+    twins = Twins(ops, dtype)
+    twins.agree("softmax", Z, axis, tolerance=size)
+    A = REFERENCE.softmax(Z, axis)
+    np.testing.assert_allclose(A.sum(axis=axis), 1, rtol=1e-5)
+    twins.agree("softmax_backward", dA, A, axis, tolerance=size)
+
+
+@every_engine
+@dtypes
+@given(
+    n=st.integers(2, 9),
+    m=sizes,
+    T=st.integers(0, 4),
+    seed=seeds,
+    smoothing=st.sampled_from([0.0, 0.1]),
+    distribution=st.booleans(),
+)
+def test_softmax_cross_entropy(ops, dtype, n, m, T, seed, smoothing, distribution):
+    rng = np.random.default_rng(seed)
+    Z = rng.normal(size=(T, n, m) if T else (n, m)).astype(dtype)
+    Y = rng.integers(n, size=(T, m) if T else (m,))
+    if distribution:
+        Y = np.moveaxis(np.eye(n, dtype=dtype)[Y], -1, -2)
+    twins = Twins(ops, dtype)
+    twins.agree("softmax_cross_entropy", Z, Y, smoothing, -2)
+    _, P = REFERENCE.softmax_cross_entropy(Z, Y, smoothing, -2)
+    twins.agree("softmax_cross_entropy_backward", P, Y, smoothing, -2)
+
+
+@every_engine
+@dtypes
+@given(
+    shape=st.lists(st.integers(2, 7), min_size=2, max_size=4), over=st.sampled_from(["batch", "features"]), seed=seeds
+)
+def test_normalize(ops, dtype, shape, over, seed):
+    axes = tuple(range(1, len(shape))) if over == "batch" else tuple(range(len(shape) - 1))
+    rng = np.random.default_rng(seed)
+    A_prev, dA_hat = (rng.normal(3, 2, size=shape).astype(dtype) for _ in range(2))
+    twins = Twins(ops, dtype)
+    twins.agree("normalize", A_prev, axes, 1e-3, tolerance=50)
+    A_hat, _, variance = REFERENCE.normalize(A_prev, axes, 1e-3)
+    twins.agree("normalize_backward", dA_hat, A_hat, variance, axes, 1e-3, tolerance=500)
+
+
+@every_engine
+@dtypes
+@given(T=sizes, m=sizes, units=sizes, levels=sizes, seed=seeds)
+def test_embedding(ops, dtype, T, m, units, levels, seed):
+    rng = np.random.default_rng(seed)
+    W, dA = rng.normal(size=(units, levels)).astype(dtype), rng.normal(size=(T, units, m)).astype(dtype)
+    ids = rng.integers(levels, size=(T, m)).astype("int32")
+    twins = Twins(ops, dtype)
+    twins.agree("embedding", W, ids)
+    twins.agree("embedding_dW", dA, ids, levels)
+
+
+@every_engine
+@dtypes
+@pytest.mark.parametrize("rate", [0.0, 0.25, 0.9])
+def test_dropout(ops, dtype, rate, rng):
+    A_prev = rng.normal(size=(40, 50)).astype(dtype)
+    key = ops.random_key(1, 2, 3)
+    A, D = (ops.to_numpy(each) for each in ops.dropout(key, ops.asarray(A_prev), rate))
+    assert A.dtype == dtype
+    assert set(np.unique(D)) <= {0, 1}
+    assert abs(D.mean() - (1 - rate)) < 5 * math.sqrt(rate * (1 - rate) / D.size) + 1e-12
+    np.testing.assert_allclose(A, A_prev * D / (1 - rate), rtol=1e-6)
+    back = ops.to_numpy(ops.dropout_backward(ops.asarray(A_prev), ops.asarray(D), rate))
+    np.testing.assert_allclose(back, A, rtol=1e-6)
+
+
+@every_engine
+def test_random_streams(ops, rng):
+    """The same numbers give the same stream; any other number, or another order, gives another."""
+    A_prev = ops.asarray(np.ones((30, 30), "float32"))
+
+    def mask(key):
+        return ops.to_numpy(ops.dropout(key, A_prev, 0.5)[1])
+
+    first = mask(ops.fold_in(ops.random_key(0, 7), 3))
+    np.testing.assert_array_equal(first, mask(ops.fold_in(ops.random_key(0, 7), 3)))
+    others = (
+        ops.fold_in(ops.random_key(0, 7), 4),
+        ops.fold_in(ops.random_key(0, 8), 3),
+        ops.fold_in(ops.random_key(7, 0), 3),
+        ops.fold_in(ops.random_key(3, 7), 0),
+    )
+    for key in others:
+        assert 0.4 < (mask(key) != first).mean() < 0.6
+
+
+@every_engine
+@dtypes
+@pytest.mark.parametrize("name", ["momentum", "adam"])
+def test_update(ops, dtype, name, rng):
+    optimizer = pl.optimizers.get(name)
+
+    def tree():
+        return {"one": {"W": rng.normal(size=(3, 4)).astype(dtype)}, "two": rng.normal(size=(200, 100)).astype(dtype)}
+
+    params, grads = tree(), tree()
+
+    def three_updates(ops):
+        def to_engine(tree):
+            return {k: to_engine(v) if isinstance(v, dict) else ops.asarray(v.copy()) for k, v in tree.items()}
+
+        W, slots = to_engine(params), {slot: to_engine(t) for slot, t in optimizer.init(params).items()}
+        for t in (1, 2, 3):
+            W, slots = ops.update(optimizer.rule, W, to_engine(grads), slots, learning_rate=0.1, t=t)
+        return {path: ops.to_numpy(leaf) for path, leaf in leaves({"W": W, **slots})}
+
+    found, expected = three_updates(ops), three_updates(REFERENCE)
+    assert list(found) == list(expected)
+    for path, one in found.items():
+        assert one.dtype == dtype
+        np.testing.assert_allclose(one, expected[path], rtol=10 * TOLERANCE[dtype], atol=TOLERANCE[dtype])
