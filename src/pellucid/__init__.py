@@ -33,23 +33,10 @@ _ROOMS = {
     "pellucid.inspect.gradcheck": "check_gradients",
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}
-_MODULES = [
-    "data",
-    "engines",
-    "errors",
-    "estimators",
-    "initializers",
-    "inspect",
-    "layers",
-    "losses",
-    "metrics",
-    "network",
-    "optimizers",
-    "regularizers",
-    "runs",
-    "schedules",
-    "training",
-]
+_MODULES = (
+    *("data", "engines", "errors", "estimators", "initializers", "inspect", "layers", "losses", "metrics", "network"),
+    *("optimizers", "regularizers", "runs", "schedules", "training"),
+)
 
 __all__ = sorted([*_HOME, *_MODULES])
 

@@ -90,15 +90,13 @@ class NumpyOps(Ops):
 
     def max_pool(self, A_prev, window, places):
         padded = _pad(A_prev, window, places, -np.inf)
-        A, taps = None, None
-        for tap, part in enumerate(_taps(window, places)):
-            seen = padded[part]
-            if A is None:
-                A, taps = seen.copy(), np.zeros(seen.shape, np.int32)
-            else:
-                larger = seen > A
-                np.copyto(A, seen, where=larger)
-                np.copyto(taps, tap, where=larger)
+        first, *others = _taps(window, places)
+        A = padded[first].copy()
+        taps = np.zeros(A.shape, np.int32)
+        for tap, part in enumerate(others, 1):
+            larger = padded[part] > A
+            np.copyto(A, padded[part], where=larger)
+            np.copyto(taps, tap, where=larger)
         return A, taps
 
     def max_pool_backward(self, dA, taps, shape, window):
