@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
 import pellucid
 
 project = "pellucid"
 author = "pellucid contributors"
 release = version = pellucid.__version__
-copyright = "pellucid contributors, MIT licence"
+copyright = author
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
-exclude_patterns = ["_build"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "plain"]
+exclude_patterns = ["_build", "_ext"]
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
-suppress_warnings = ["misc.highlighting_failure"]
+html_math_renderer = "mathml"
 default_role = "code"
-nitpicky = False
 
 html_theme = "furo"
 html_title = f"pellucid {release}"
 html_static_path = ["_static"]
 html_css_files = ["pellucid.css"]
+html_copy_source = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
+autodoc_inherit_docstrings = False

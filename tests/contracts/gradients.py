@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from pellucid.trees import leaves, tree_map
+
 TOLERANCE = 1e-6  # relative
 FLOOR = 1e-9  # below it a derivative is the rounding error of the differences
 
@@ -51,3 +53,25 @@ def assert_gradient(
         assert abs(numeric - analytic) <= allowed, (
             f"{what}: derivative along a random direction is {numeric:.12g} by differences, {analytic:.12g} by backward"
         )
+
+
+def assert_network_gradients(net, X, Y, rng: np.random.Generator, **options) -> None:
+    """Hold every gradient of a float64 network, and dA[0], to differences of its cost.
+
+    The parameters are moved a little first: biases of 0 put units that get only zeros exactly on their kink.
+    """
+    params = tree_map(lambda W: net.ops.to_numpy(W) + 0.1 * rng.normal(size=W.shape), net.parameters)
+    inputs = {name: np.array(A, np.float64) for name, A in (X if isinstance(X, dict) else {"input": X}).items()}
+
+    def iteration(**more):
+        net.parameters = params
+        return net.checked_iteration(inputs if isinstance(X, dict) else inputs["input"], Y, **options, **more)
+
+    done = iteration(input_gradient=True)
+    flat = {name: net.ops.to_numpy(dW) for name, dW in leaves(done.grads)}
+    assert list(flat) == [name for name, _ in leaves(params)]
+    for name, W in leaves(params):
+        assert_gradient(lambda: float(iteration().cost), W, flat[name], rng, name)
+    for name, A in inputs.items():
+        dA = net.ops.to_numpy(done.d_inputs[name]) / A.shape[-1]  # dA is per example, J a mean
+        assert_gradient(lambda: float(iteration().cost), A, dA, rng, f"dA[0] of {name}")

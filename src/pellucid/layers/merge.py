@@ -80,6 +80,9 @@ class Add(Layer):
     def backward(self, ops, params, cache, dA, *, input_gradient=True):
         return (dA if input_gradient else None,) * cache.inputs, {}
 
+    def equations(self, *, train=True):
+        return {"A": "sum(A_prev)", "dA_prev": "dA"}
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Multiply(Layer):
