@@ -13,8 +13,11 @@ __version__ = "0.1.0"
 
 _ROOMS = {
     "pellucid.layers": (
-        "ELU GELU SELU Activation Add BatchNorm Concat Dense Dropout Embedding Flatten HardSigmoid Identity Input Layer LayerNorm "
-        "LeakyReLU Maxout Multiply PReLU ReLU Reshape Sigmoid SiLU Softmax Softplus Split Tanh"
+        "Activation Add AveragePool1D AveragePool2D BatchNorm Concat Conv1D Conv2D ConvTranspose2D Crop2D Dense "
+        "Dropout ELU Embedding Flatten GELU GlobalAveragePool GlobalMaxPool HardSigmoid Identity Input Layer "
+        "LayerNorm LeakyReLU LocalResponseNorm LpPool2D MaxPool1D MaxPool2D Maxout Multiply PReLU ReLU Reshape "
+        "SELU ScaledTanh SiLU Sigmoid Softmax Softplus Split StochasticPool2D Subsample2D Tanh Upsample2D "
+        "ZeroPad2D"
     ),
     "pellucid.network": "Graph Sequential from_config load",
     "pellucid.losses": (
@@ -31,11 +34,11 @@ _ROOMS = {
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}
 _MODULES = (
-    "data engines errors estimators initializers inspect layers losses metrics network optimizers regularizers runs "
-    "schedules training"
-).split()
+    *("data", "engines", "errors", "estimators", "initializers", "inspect", "layers", "losses", "metrics", "network"),
+    *("optimizers", "regularizers", "runs", "schedules", "training"),
+)
 
-__all__ = sorted([*_HOME, *_MODULES])  # noqa: PLE0605  names are found by __getattr__, when first used
+__all__ = sorted([*_HOME, *_MODULES])
 
 
 def __getattr__(name: str) -> Any:

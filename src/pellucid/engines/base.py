@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,15 @@ from pellucid.trees import Tree
 
 Array = Any
 """An engine's own array: `numpy.ndarray` for numpy and native, `jax.Array` for jax."""
+
+
+class Window(NamedTuple):
+    """What slides over an image: one entry for each spatial axis."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    pads: tuple[tuple[int, int], ...]  # zeros before and after
+    dilation: tuple[int, ...]
 
 
 class Ops(ABC):
@@ -66,6 +75,63 @@ class Ops(ABC):
     @abstractmethod
     def affine_dA(self, W: Array, dZ: Array) -> Array:
         """dA_prev = Wᵀ dZ, from W (n, n_prev), dZ (n, m), to dA_prev (n_prev, m)."""
+
+    # --- convolution, as networks mean it: the kernel is not flipped --------------------------------------------
+
+    @abstractmethod
+    def convolution(self, W: Array, A_prev: Array, b: Array | None, window: Window, groups: int) -> Array:
+        """Z[o, p] = Σ_c,k W[o, c, k] A_prev[c, stride p + dilation k - pad] + b[o].
+
+        Arguments:
+            W: (C, C_prev / groups, *kernel).
+            A_prev: (C_prev, *sizes, m).
+            b: (C, 1, …, 1), or None.
+            window: kernel, stride, padding, dilation.
+            groups: unit o sees the channels of its own group only.
+
+        Returns:
+            Z (C, *places, m).
+        """
+
+    @abstractmethod
+    def convolution_dW(self, dZ: Array, A_prev: Array, window: Window, groups: int) -> Array:
+        """dW[o, c, k] = (1/m) Σ_p,columns dZ[o, p] A_prev[c, stride p + dilation k - pad]."""
+
+    @abstractmethod
+    def convolution_db(self, dZ: Array) -> Array:
+        """db[o] = (1/m) Σ_p,columns dZ[o, p], of shape (C, 1, …, 1)."""
+
+    @abstractmethod
+    def convolution_dA(self, W: Array, dZ: Array, shape: tuple[int, ...], window: Window, groups: int) -> Array:
+        """dA_prev[c, stride p + dilation k - pad] = Σ_o,k W[o, c, k] dZ[o, p], of A_prev's ``shape``."""
+
+    # --- pooling ------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def max_pool(self, A_prev: Array, window: Window, places: tuple[int, ...]) -> tuple[Array, Array]:
+        """A[c, p] = the largest value under the window at p, padding never; and which tap it was (the first of equals).
+
+        Arguments:
+            A_prev: (C, *sizes, m).
+            window: kernel, stride, padding, dilation.
+            places: of the window along each axis.
+        """
+
+    @abstractmethod
+    def max_pool_backward(self, dA: Array, taps: Array, shape: tuple[int, ...], window: Window) -> Array:
+        """dA_prev of ``shape``: each dA[c, p] goes to the tap that was largest."""
+
+    @abstractmethod
+    def take_taps(self, A_prev: Array, taps: Array, window: Window) -> Array:
+        """A[c, p] = A_prev under the given tap of the window at p, the taps being `max_pool`'s of another array."""
+
+    @abstractmethod
+    def sum_pool(self, A_prev: Array, window: Window, places: tuple[int, ...]) -> Array:
+        """A[c, p] = Σ_k A_prev[c, stride p + dilation k - pad], padding counting as zero."""
+
+    @abstractmethod
+    def sum_pool_backward(self, dA: Array, shape: tuple[int, ...], window: Window) -> Array:
+        """dA_prev of ``shape``: each dA[c, p] goes to every tap."""
 
     # --- activations --------------------------------------------------------------------------------------------
 
@@ -140,6 +206,10 @@ class Ops(ABC):
     @abstractmethod
     def fold_in(self, key: Any, number: int) -> Any:
         """A key of its own, made from ``key`` and ``number``."""
+
+    @abstractmethod
+    def uniform(self, key: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Numbers drawn uniformly from (0, 1)."""
 
     @abstractmethod
     def dropout(self, key: Any, A_prev: Array, rate: float) -> tuple[Array, Array]:

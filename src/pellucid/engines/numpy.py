@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from pellucid.engines.base import Array, Ops
+from pellucid.engines.base import Array, Ops, Window
 
 PREFERENCE = 0
 BLOCK = 1 << 14  # elements: a block of operands and temporaries stays in the L2 cache
@@ -54,6 +55,75 @@ class NumpyOps(Ops):
 
     def affine_dA(self, W, dZ):
         return W.T @ dZ
+
+    # --- convolution: patches as the columns of a matrix, so that it is an affine layer's arithmetic
+
+    def convolution(self, W, A_prev, b, window, groups):
+        patches, places = _patches(A_prev, window, groups)
+        Z = W.reshape(groups, W.shape[0] // groups, -1) @ patches
+        Z = Z.reshape(W.shape[0], *places, A_prev.shape[-1])
+        if b is not None:
+            Z += b
+        return Z
+
+    def convolution_dW(self, dZ, A_prev, window, groups):
+        patches, _ = _patches(A_prev, window, groups)
+        dW = dZ.reshape(groups, dZ.shape[0] // groups, -1) @ patches.transpose(0, 2, 1)
+        dW *= 1.0 / dZ.shape[-1]
+        return dW.reshape(dZ.shape[0], A_prev.shape[0] // groups, *window.kernel)
+
+    def convolution_db(self, dZ):
+        db = dZ.reshape(dZ.shape[0], -1).sum(axis=1) * (1.0 / dZ.shape[-1])
+        return db.reshape(-1, *(1,) * (dZ.ndim - 1))
+
+    def convolution_dA(self, W, dZ, shape, window, groups):
+        d_patches = W.reshape(groups, W.shape[0] // groups, -1).transpose(0, 2, 1) @ dZ.reshape(
+            groups, dZ.shape[0] // groups, -1
+        )
+        d_patches = d_patches.reshape(shape[0], -1, *dZ.shape[1:])
+        dA_prev = np.zeros(_padded(shape, window), dZ.dtype)
+        for tap, part in enumerate(_taps(window, dZ.shape[1:-1])):
+            dA_prev[part] += d_patches[:, tap]
+        return _unpadded(dA_prev, shape, window)
+
+    # --- pooling: one pass for each tap of the window
+
+    def max_pool(self, A_prev, window, places):
+        padded = _pad(A_prev, window, places, -np.inf)
+        first, *others = _taps(window, places)
+        A = padded[first].copy()
+        taps = np.zeros(A.shape, np.int32)
+        for tap, part in enumerate(others, 1):
+            larger = padded[part] > A
+            np.copyto(A, padded[part], where=larger)
+            np.copyto(taps, tap, where=larger)
+        return A, taps
+
+    def max_pool_backward(self, dA, taps, shape, window):
+        dA_prev = np.zeros(_padded(shape, window, dA.shape[1:-1]), dA.dtype)
+        for tap, part in enumerate(_taps(window, dA.shape[1:-1])):
+            dA_prev[part] += dA * (taps == tap)
+        return _unpadded(dA_prev, shape, window)
+
+    def take_taps(self, A_prev, taps, window):
+        padded = _pad(A_prev, window, taps.shape[1:-1], 0.0)
+        A = np.zeros(taps.shape, A_prev.dtype)
+        for tap, part in enumerate(_taps(window, taps.shape[1:-1])):
+            np.copyto(A, padded[part], where=taps == tap)
+        return A
+
+    def sum_pool(self, A_prev, window, places):
+        padded = _pad(A_prev, window, places, 0.0)
+        A = np.zeros((A_prev.shape[0], *places, A_prev.shape[-1]), A_prev.dtype)
+        for part in _taps(window, places):
+            A += padded[part]
+        return A
+
+    def sum_pool_backward(self, dA, shape, window):
+        dA_prev = np.zeros(_padded(shape, window, dA.shape[1:-1]), dA.dtype)
+        for part in _taps(window, dA.shape[1:-1]):
+            dA_prev[part] += dA
+        return _unpadded(dA_prev, shape, window)
 
     # --- activations
 
@@ -139,6 +209,9 @@ class NumpyOps(Ops):
     def fold_in(self, key, number):
         return (*key, number)
 
+    def uniform(self, key, shape, dtype):
+        return _generator(key).uniform(np.finfo(np.float32).tiny, 1.0, shape).astype(dtype)
+
     def dropout(self, key, A_prev, rate):
         draws = _generator(key).random(A_prev.shape, dtype=np.float32)
         D = draws >= rate
@@ -154,6 +227,63 @@ class NumpyOps(Ops):
             else:
                 _update_in_place(rule, W, dW, W_slots, learning_rate=learning_rate, t=t)
         return params, slots
+
+
+def _padded(shape: tuple[int, ...], window: Window, places: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """``shape`` with its padding, and with what an incomplete last place needs beyond it."""
+    sizes = [n + sum(pad) for n, pad in zip(shape[1:-1], window.pads, strict=True)]
+    for axis, count in enumerate(places):
+        reach = window.dilation[axis] * (window.kernel[axis] - 1) + 1
+        sizes[axis] = max(sizes[axis], (count - 1) * window.stride[axis] + reach)
+    return (shape[0], *sizes, shape[-1])
+
+
+def _pad(A: Array, window: Window, places: tuple[int, ...], value: float) -> Array:
+    shape = _padded(A.shape, window, places)
+    if shape == A.shape:
+        return A
+    padded = np.full(shape, value, A.dtype)
+    _unpadded(padded, A.shape, window)[...] = A
+    return padded
+
+
+def _unpadded(A: Array, shape: tuple[int, ...], window: Window) -> Array:
+    inside = (slice(before, before + n) for n, (before, _) in zip(shape[1:-1], window.pads, strict=True))
+    return A[(slice(None), *inside)]
+
+
+def _taps(window: Window, places: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """For each tap of the kernel, row by row, the part of the padded image it sees from all places."""
+    for tap in np.ndindex(*window.kernel):
+        yield (
+            slice(None),
+            *(
+                slice(k * d, k * d + (n - 1) * s + 1, s)
+                for k, d, n, s in zip(tap, window.dilation, places, window.stride, strict=True)
+            ),
+        )
+
+
+def _patches(A_prev: Array, window: Window, groups: int) -> tuple[Array, tuple[int, ...]]:
+    """What the kernel sees from each place: (groups, C_prev / groups · taps, places · m), and the places."""
+    padded = _pad(A_prev, window, (), 0.0)
+    axes = range(len(window.kernel))
+    places = tuple(
+        (padded.shape[1 + i] - window.dilation[i] * (window.kernel[i] - 1) - 1) // window.stride[i] + 1 for i in axes
+    )
+    channel, *spatial, example = padded.strides
+    patches = np.lib.stride_tricks.as_strided(
+        padded,
+        (padded.shape[0], *window.kernel, *places, padded.shape[-1]),
+        (
+            channel,
+            *(spatial[i] * window.dilation[i] for i in axes),
+            *(spatial[i] * window.stride[i] for i in axes),
+            example,
+        ),
+        writeable=False,
+    )
+    return patches.reshape(groups, padded.shape[0] // groups * math.prod(window.kernel), -1), places
 
 
 def _update_in_place(rule, W: Array, dW: Array, slots: dict[str, Array], **now: Any) -> None:

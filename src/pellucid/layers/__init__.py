@@ -11,6 +11,7 @@ from pellucid.layers.activations import (
     Maxout,
     PReLU,
     ReLU,
+    ScaledTanh,
     Sigmoid,
     SiLU,
     Softmax,
@@ -19,12 +20,25 @@ from pellucid.layers.activations import (
     activations,
 )
 from pellucid.layers.base import PREDICT, Input, Layer, Mode, Node, layers
+from pellucid.layers.conv import Conv1D, Conv2D, ConvTranspose2D
 from pellucid.layers.dense import Dense
 from pellucid.layers.dropout import Dropout
 from pellucid.layers.embedding import Embedding
 from pellucid.layers.merge import Add, Concat, Multiply
-from pellucid.layers.norm import BatchNorm, LayerNorm
+from pellucid.layers.norm import BatchNorm, LayerNorm, LocalResponseNorm
+from pellucid.layers.pool import (
+    AveragePool1D,
+    AveragePool2D,
+    GlobalAveragePool,
+    GlobalMaxPool,
+    LpPool2D,
+    MaxPool1D,
+    MaxPool2D,
+    StochasticPool2D,
+    Subsample2D,
+)
 from pellucid.layers.shape import Flatten, Reshape, Split
+from pellucid.layers.spatial import Crop2D, Upsample2D, ZeroPad2D
 
 __all__ = [
     "ELU",
@@ -33,18 +47,30 @@ __all__ = [
     "SELU",
     "Activation",
     "Add",
+    "AveragePool1D",
+    "AveragePool2D",
     "BatchNorm",
     "Concat",
+    "Conv1D",
+    "Conv2D",
+    "ConvTranspose2D",
+    "Crop2D",
     "Dense",
     "Dropout",
     "Embedding",
     "Flatten",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
     "HardSigmoid",
     "Identity",
     "Input",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
+    "LocalResponseNorm",
+    "LpPool2D",
+    "MaxPool1D",
+    "MaxPool2D",
     "Maxout",
     "Mode",
     "Multiply",
@@ -52,12 +78,17 @@ __all__ = [
     "PReLU",
     "ReLU",
     "Reshape",
+    "ScaledTanh",
     "SiLU",
     "Sigmoid",
     "Softmax",
     "Softplus",
     "Split",
+    "StochasticPool2D",
+    "Subsample2D",
     "Tanh",
+    "Upsample2D",
+    "ZeroPad2D",
     "activations",
     "layers",
 ]

@@ -112,6 +112,23 @@ class Tanh(Activation, names=("tanh",)):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class ScaledTanh(Activation, names=("scaled_tanh",)):
+    """LeNet-5's squashing, A = 1.7159 tanh(⅔ Z): ±1 maps to ±1, where its curvature is largest.
+
+    Source: LeCun et al. 1998, appendix A.
+    """
+
+    amplitude: ClassVar[float] = 1.7159
+    slope: ClassVar[float] = 2.0 / 3.0
+
+    def g(self, ops, Z):
+        return self.amplitude * ops.xp.tanh(self.slope * Z)
+
+    def derivative(self, ops, A):
+        return self.slope * self.amplitude - A * A * (self.slope / self.amplitude)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class ReLU(Activation, names=("relu",)):
     """A = max(0, Z), with g' = 1 where Z > 0 and 0 elsewhere (0 at the kink).
 

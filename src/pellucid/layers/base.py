@@ -88,6 +88,8 @@ class Layer:
 
     def __init_subclass__(cls, *, names: tuple[str, ...] = (), **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if cls.__name__.startswith("_"):  # a base of layers, no layer itself
+            return
         names = names or (cls.__name__,)
         taken = layers.lookup(names[0])
         if taken is not None and taken.__module__.startswith("pellucid.") and cls.__module__ != taken.__module__:

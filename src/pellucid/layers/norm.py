@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -173,6 +173,88 @@ class LayerNorm(Layer):
 
     def multiply_adds(self, input_shape):
         return math.prod(input_shape)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LocalResponseNorm(Layer):
+    """Divides each activity by that of its neighbouring channels at the same place: units compete.
+
+        forward    S[c] = k + α Σ_{c' within n/2 of c} A_prev[c']²            A[c] = A_prev[c] S[c]^-β
+        backward   dA_prev[c] = dA[c] S[c]^-β - 2 α β A_prev[c] Σ_{c' within n/2 of c} dA[c'] A_prev[c'] S[c']^(-β-1)
+
+    ReLU units grow without bound; this bounds their sum. The published α is not divided by n; Caffe and PyTorch divide.
+
+    Shapes: A_prev, A, S (C, …, m)
+
+    Arguments:
+        n: channels that are summed over, the unit's own in the middle.
+        alpha: α.
+        beta: β.
+        k: the constant that keeps S from zero.
+        alpha_over_n: True divides α by n, the convention of Caffe and PyTorch.
+
+    Source: Krizhevsky, Sutskever and Hinton 2012, section 3.3.
+    """
+
+    n: int = number("[1, inf)", 5, whole=True)
+    alpha: float = number("[0, inf)", 1e-4)
+    beta: float = number("[0, inf)", 0.75)
+    k: float = number("(0, inf)", 2.0)
+    alpha_over_n: bool = field(default=False, kw_only=True)
+
+    class Cache(NamedTuple):
+        """What the backward block reads."""
+
+        A_prev: Array  # (C, …, m)
+        S: Array  # (C, …, m)
+
+    def output_shape(self, input_shape):
+        _has_features(self, input_shape)
+        return input_shape
+
+    def forward(self, ops, params, A_prev, *, mode=PREDICT):
+        S = self.k + self._alpha * self._neighbours(ops, A_prev * A_prev)
+        return A_prev * S**-self.beta, LocalResponseNorm.Cache(A_prev, S)
+
+    def backward(self, ops, params, cache, dA, *, input_gradient=True):
+        if not input_gradient:
+            return None, {}
+        A_prev, S = cache
+        direct = dA * S**-self.beta
+        # The neighbourhood of c seen from c' is that of c' seen from c, mirrored.
+        shared = self._neighbours(ops, direct * A_prev / S, mirrored=True)
+        return direct - 2.0 * self._alpha * self.beta * A_prev * shared, {}
+
+    @property
+    def _alpha(self) -> float:
+        return self.alpha / self.n if self.alpha_over_n else self.alpha
+
+    def _neighbours(self, ops, values, *, mirrored=False):
+        """The sum over the n channels around each channel."""
+        before, after = self.n // 2, self.n - 1 - self.n // 2
+        if mirrored:
+            before, after = after, before
+        C = values.shape[0]
+        total = ops.xp.zeros_like(values)
+        for offset in range(-before, after + 1):
+            source = slice(max(0, offset), min(C, C + offset))
+            pads = ((max(0, -offset), max(0, offset)), *((0, 0),) * (values.ndim - 1))
+            if source.start < source.stop:
+                total = total + ops.xp.pad(values[source], pads)
+        return total
+
+    def equations(self, *, train=True):
+        return {
+            "S": "k + α Σ_neighbours A_prev²",
+            "A": "A_prev S^-β",
+            "dA_prev": "dA S^-β - 2 α β A_prev Σ_neighbours dA A_prev S^(-β-1)",
+        }
+
+    def intermediates(self, ops, params, cache, dA):
+        return {"S": cache.S}
+
+    def multiply_adds(self, input_shape):
+        return math.prod(input_shape) * (self.n + 1)
 
 
 _EQUATIONS = {
