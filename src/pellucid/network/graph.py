@@ -51,6 +51,8 @@ class Graph(Network):
         for name, node in [*self.input_nodes.items(), *self.output_nodes.items()]:
             if not isinstance(node, Node):
                 raise ParameterError("not a node of a graph", where=f"{name!r}", got=type(node).__name__)
+        if not self.output_nodes:
+            raise ParameterError("a network needs an output", where="Graph")
         self.calls = _topological(list(self.output_nodes.values()))
         self._check_inputs()
         self.names = named([call.layer for call in self.calls], self.input_nodes)

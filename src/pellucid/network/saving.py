@@ -46,7 +46,7 @@ def from_config(document: dict[str, Any], *, engine: str = "auto", where: str = 
         if key not in _KEYS[kind]:
             raise unknown("key", key, _KEYS[kind], where=where)
     for key in _NEEDED[kind]:
-        if not document.get(key):
+        if key not in document:
             raise ParameterError(f"{key!r} is missing", where=where, expected=", ".join(_NEEDED[kind]))
     names = ("loss", "loss_weights", "seed", "dtype", "regularizer")
     cls = Graph if kind == "Graph" else Sequential
