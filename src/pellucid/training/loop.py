@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -100,9 +100,26 @@ def fit(
         run=Run.open(run) if isinstance(run, (str, os.PathLike)) else run,
         checkpoint_seconds=checkpoint_seconds,
     )
+    _check_several_classes(training.source)
     if resume:
         training.resume()
     return training.run()
+
+
+class Progress(NamedTuple):
+    """What a training remembers beside its network: where it stands and the optimizer's memory.
+
+    Attributes:
+        epoch, t: epochs and updates done.
+        slots, schedule_state: the optimizer's.
+        history: the records so far.
+    """
+
+    epoch: int
+    t: int
+    slots: Tree
+    schedule_state: dict[str, Any]
+    history: History
 
 
 class Training:
@@ -144,7 +161,6 @@ class Training:
         self.metrics = _metrics(net, metrics)
         self.callbacks, self.shuffle, self.layer_statistics = list(callbacks), shuffle, layer_statistics
         self.directory, self.checkpoint_seconds = run, checkpoint_seconds
-        _check_several_classes(self.source)
         _check_batches(net, len(self.source), self.batch_size)
 
         self.params, self.state = parameters.copied(net.parameters), net.state
@@ -158,13 +174,24 @@ class Training:
 
     # --- the loop -----------------------------------------------------------------------------------------------
 
-    def run(self) -> History:
-        """Train until the last epoch or a stop, and give the network what was learned."""
+    @property
+    def progress(self) -> Progress:
+        """Where it stands between epochs. Set on a training of the same network on other examples, that one goes on."""
+        return Progress(self.epoch, self.t, self.slots, self.schedule_state, self.history)
+
+    @progress.setter
+    def progress(self, progress: Progress) -> None:
+        self.epoch, self.t, self.slots, self.schedule_state, self.history = progress
+        self.history.stopped = None
+
+    def run(self, *, until: int | None = None) -> History:
+        """Train until the last epoch, until epoch ``until`` or until a stop; the network gets what was learned."""
+        last = self.epochs if until is None else min(until, self.epochs)
         self._call("on_start")
         self._saved = time.monotonic()
         try:
             with _Interruption() as interruption:
-                while self.epoch < self.epochs and not self.stopped:
+                while self.epoch < last and not self.stopped:
                     self._run_epoch(interruption)
                 self.save()
         except TrainingError:  # the network keeps the parameters it came with
