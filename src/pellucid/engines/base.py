@@ -44,6 +44,12 @@ class Ops(ABC):
     name: str
     xp: Any
 
+    def __reduce__(self) -> Any:
+        """Pickled as its name: an engine holds handles that no other process can use."""
+        from pellucid import engines
+
+        return engines.get, (self.name,)
+
     # --- arrays -------------------------------------------------------------------------------------------------
 
     @abstractmethod
