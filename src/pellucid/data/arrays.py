@@ -24,6 +24,9 @@ _IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0
 
 def read_npy(path: Path, memory_limit: int) -> Rows:
     """The array in a NPY file; past ``memory_limit`` bytes only the rows that are asked for are read."""
+    with path.open("rb") as file:
+        if not file.read(6).startswith((b"\x93NUMPY", b"PK")):
+            raise DataError("this is no NPY file", where=str(path), expected="what numpy.save writes")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as failure:
@@ -47,7 +50,7 @@ def _check_array(dtype: np.dtype, shape: tuple[int, ...], where: str) -> None:
 
 
 def _unreadable(path: Path, failure: Exception) -> DataError:
-    if "pickle" in str(failure).lower() and "allow_pickle" in str(failure):
+    if "allow_pickle" in str(failure) or "Python objects" in str(failure):
         return DataError(
             "this array holds Python objects, which could run code when opened",
             where=str(path),

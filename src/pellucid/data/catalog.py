@@ -547,6 +547,7 @@ def _open_emoji(card: Card, root: Path, options: Options) -> Dataset:
         name=options.name or card.name,
         task=card.task,
         classes=card.classes,
+        images="CHW",
         report=report,
         fingerprint=lambda: sha256_of_files((root / folder).iterdir(), root / folder),
     )

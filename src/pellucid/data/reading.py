@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class Options:
         drop: columns to leave out.
         missing: ``"mean"``, ``"median"``, ``"most_frequent"`` (fitted on the training rows) or ``"drop"`` (the rows).
         dates: ``"numeric"`` takes dates as days since 1970-01-01.
-        images: whether arrays hold images.
+        images: whether arrays hold images, or their layout ``"HW"``, ``"HWC"`` or ``"CHW"``.
         image_size: (height, width) that images are brought to.
         channels: ``"grey"`` or ``"rgb"``.
         keys: which arrays of a NPZ archive hold inputs and targets (and those of the test set).
@@ -51,7 +51,7 @@ class Options:
     drop: Sequence[str] = ()
     missing: str | None = None
     dates: str | None = None
-    images: bool | None = None
+    images: bool | str | None = None
     image_size: tuple[int, int] | None = None
     channels: str | None = None
     keys: Sequence[str] | None = None
@@ -398,7 +398,7 @@ def _read_images(
         x,
         None if labels is None else np.array(labels),
         path,
-        options,
+        replace(options, images="CHW"),
         said,
         test_rows=np.arange(len(files) - test, len(files)) if test else None,
         fingerprint=lambda: sha256_of_files(files, root),

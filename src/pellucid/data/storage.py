@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -21,6 +22,8 @@ MEMORY_LIMIT = 2**29
 """Bytes of one array that are kept in memory; what is larger goes to a file and is read row by row."""
 
 CHUNK_BYTES = 2**22
+
+_CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 
 
 class FileRows:
@@ -86,14 +89,7 @@ class RowWriter:
 
     def _write(self, block: np.ndarray) -> None:
         assert self._file is not None
-        try:
-            self._file.write(block.data if block.size else b"")
-        except OSError as failure:
-            raise DataError(
-                f"cannot keep the rows on disk: {failure.strerror}",
-                where=str(self.path.parent.parent),
-                hint="set PELLUCID_DATA_HOME to a folder with more room",
-            ) from failure
+        self._file.write(block.data if block.size else b"")
 
     def finish(self) -> Rows:
         """The rows: an array, or `FileRows` when they went to the file."""
@@ -153,7 +149,11 @@ def data_home() -> Path:
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """A path beside ``folder`` to build in: it takes the folder's place when the block ends well, else it vanishes."""
+    """A path beside ``folder`` to build in: it takes the folder's place when the block ends well, else it vanishes.
+
+    Raises:
+        DataError: the disk is full or may not be written.
+    """
     scratch = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     try:
         yield scratch
@@ -163,6 +163,14 @@ def replacing(folder: Path) -> Iterator[Path]:
                 folder.rename(old)
             scratch.rename(folder)
             shutil.rmtree(old, ignore_errors=True)
+    except OSError as failure:
+        if failure.errno not in _CANNOT_WRITE:
+            raise
+        raise DataError(
+            f"cannot be written: {failure.strerror}",
+            where=str(folder),
+            hint="set PELLUCID_DATA_HOME to a folder that can be written and has room",
+        ) from failure
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
