@@ -1,0 +1,136 @@
+"""``pellucid show``: what a run or a network is made of; the engines."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from pellucid.cli.common import Answer, UsageError, common_flags, heading, indented, table
+
+_SHAPE, _OUTPUTS = (1, 8, 8), 10  # of the digits: what a network of the zoo is shown for
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What ``show`` takes."""
+    parser.add_argument(
+        "name", nargs="?", metavar="RUN|NET", help="a run, a saved network, a network of the zoo, a file"
+    )
+    parser.add_argument("--engines", action="store_true", help="the engines, and why one cannot run here")
+    common_flags(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> Answer:
+    """Show."""
+    if bool(args.name) == args.engines:
+        raise UsageError("give a RUN or a NET, or --engines", args.parser)
+    if args.engines:
+        return _engines()
+    from pellucid.cli.experiment import is_run
+
+    return _run(args.name) if is_run(args.name) else _net(args.name)
+
+
+def _engines() -> Answer:
+    from pellucid import engines
+
+    reasons = engines.known()
+    preferred = engines.available()[0]
+    rows = [
+        [name, reason or ("runs here; what auto takes" if name == preferred else "runs here")]
+        for name, reason in reasons.items()
+    ]
+    document = {name: {"available": reason is None, "reason": reason} for name, reason in reasons.items()}
+    return Answer({"engines": document, "auto": preferred}, table(rows, ["engine", ""], left=2))
+
+
+def _net(name: str) -> Answer:
+    from pellucid import zoo
+    from pellucid.cli.experiment import build, complete_network, is_file
+    from pellucid.network.saving import from_config, read_toml
+
+    if is_file(name):
+        net, about, document = from_config(read_toml(name), where=name), [heading(name)], {"file": name}
+    else:
+        entry = zoo.find(name)
+        net = build(name, _SHAPE, _OUTPUTS, loss="softmax_cross_entropy")
+        recipe = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in vars(entry.recipe).items())
+        about = [heading(f"{entry.name}: {entry.title}"), f"  source       {entry.source}"]
+        about += [f"  differs by   {each}" for each in entry.deviations]
+        about += [f"  recipe       {recipe}", "", f"for the digits, inputs {_SHAPE} and {_OUTPUTS} classes:"]
+        document = entry.document()
+    summary = net.summary()
+    return Answer(
+        document | {"network": complete_network(net)} | _totals(summary), "\n".join([*about, "", str(summary)])
+    )
+
+
+def _run(name: str) -> Answer:
+    import numpy as np
+    import tomli_w
+
+    from pellucid.cli.experiment import trained
+    from pellucid.inspect.curves import terminal
+    from pellucid.training.split import read_openings
+    from pellucid.trees import leaves
+
+    net, _, run = trained(name)
+    parameters = []
+    for path, leaf in leaves(net.parameters):
+        W = net.ops.to_numpy(leaf).astype(np.float64)
+        shape = "(" + ", ".join(map(str, W.shape)) + ")"
+        parameters.append([path, shape, W.size, float(W.mean()), float(W.std()), float(np.abs(W).max())])
+    summary = net.summary()
+    shown = table(parameters, ["parameter", "shape", "numbers", "mean", "deviation", "largest |.|"], left=2)
+    parts = [heading("Layers"), str(summary), "", heading("Parameters"), shown, ""]
+    document: dict[str, Any] = {
+        "parameters_by_name": {each[0]: dict(zip(_STATISTICS, each[1:], strict=True)) for each in parameters}
+    }
+    document |= _totals(summary)
+    if run is None:
+        return Answer({"model": name, "network": net.config()} | document, "\n".join([heading(name), "", *parts]))
+    history, openings = run.history(), read_openings(run.path)
+    files = sorted(str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file())
+    measured = next((each["metrics"] for each in reversed(openings) if each["metrics"]), None)
+    config = run.config
+    text = tomli_w.dumps({key: value for key, value in config.items() if key != "network"})
+    head = [heading(f"{run.name}  ({run.status})"), ""]
+    parts = [
+        *head,
+        *parts,
+        heading("Hyperparameters"),
+        indented(text.rstrip()),
+        "",
+        heading("Learning"),
+        terminal(history),
+        "",
+    ]
+    if measured:
+        parts += [heading("Test set"), indented(_measures(measured, openings)), ""]
+    parts += [heading("Files"), f"  {run.path}", indented(indented("\n".join(files)))]
+    document |= {
+        "run": str(run.path),
+        "status": run.status,
+        "config": config,
+        "environment": run.environment,
+        "epochs": len(history),
+        "history": history.records,
+        "test": measured,
+        "test_openings": len(openings),
+        "files": files,
+    }
+    return Answer(document, "\n".join(parts))
+
+
+_STATISTICS = ("shape", "numbers", "mean", "deviation", "largest")
+
+
+def _measures(measured: dict[str, float], openings: list[dict[str, Any]]) -> str:
+    values = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in measured.items())
+    times = "once" if len(openings) == 1 else f"{len(openings)} times"
+    return f"{values}   (looked at {times}, last on {openings[-1]['when']})"
+
+
+def _totals(summary: Any) -> dict[str, Any]:
+    names = ("parameters", "multiply_adds", "cache_bytes_per_example")
+    return {name: getattr(summary, name) for name in names}
