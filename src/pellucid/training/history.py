@@ -28,11 +28,13 @@ class History:
     Attributes:
         records: the records.
         stopped: why training ended before its last epoch, or None.
+        restored_epoch: the epoch whose parameters the network went back to at the end; None where it kept the last.
     """
 
     def __init__(self, records: Iterable[dict[str, Any]] = ()) -> None:
         self.records: list[dict[str, Any]] = []
         self.stopped: str | None = None
+        self.restored_epoch: int | None = None
         for record in records:
             while self.records and _epoch(record) <= self.records[-1]["epoch"]:
                 self.records.pop()
@@ -124,7 +126,8 @@ class History:
 
     def to_document(self) -> dict[str, Any]:
         """A plain dictionary that JSON can hold and `from_document` reads back exactly."""
-        return {"records": json.loads(to_json(self.records)), "stopped": self.stopped}
+        ending = {"stopped": self.stopped, "restored_epoch": self.restored_epoch}
+        return {"records": json.loads(to_json(self.records)), **ending}
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> History:
@@ -135,7 +138,7 @@ class History:
         """
         try:
             history = cls(document["records"])
-            history.stopped = document.get("stopped")
+            history.stopped, history.restored_epoch = document.get("stopped"), document.get("restored_epoch")
             return history
         except (KeyError, TypeError, ParameterError) as broken:
             raise DataError(

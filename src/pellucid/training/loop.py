@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -9,18 +10,19 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pellucid import files, metrics, optimizers
-from pellucid.errors import CheckpointError, DataError, ParameterError, TrainingError
+from pellucid.errors import CheckpointError, DataError, ParameterError, TrainingError, unknown
 from pellucid.layers.base import Mode
 from pellucid.network import parameters
 from pellucid.network.base import Network
 from pellucid.registry import config
 from pellucid.runs import Run
-from pellucid.training.batches import Source, Subset, consecutive, is_rows, order
+from pellucid.training.batches import Source, consecutive, is_rows, order
 from pellucid.training.callbacks import Callback
 from pellucid.training.history import History
 from pellucid.training.progress import shown
@@ -28,6 +30,10 @@ from pellucid.training.split import split_indices
 from pellucid.trees import Tree, flatten, leaves, tree_map, unflatten
 
 CHECKED_EVERY = 20  # updates: how often the cost is looked at, which on some engines waits for the device
+LATEST, PREVIOUS = "latest", "previous"  # checkpoints of a run
+
+Seen = tuple[dict[str, Any], dict[str, Any], Any]
+"""Outputs and targets by name and the weights (or None) of a batch, which metrics are computed from."""
 
 
 def fit(
@@ -64,14 +70,17 @@ def fit(
         validation: a share (0, 1) or number of the examples to hold out, stratified by class; or ``(x, y)`` or
             ``(x, y, sample_weight)``.
         sample_weight: how much each example counts, (m,); scaled to mean 1.
-        metrics: by name; ``"auto"`` is accuracy for classes, mean absolute error and R² for values; () is none.
+        metrics: by name; a dictionary of names by output; ``"auto"`` is accuracy for classes, mean absolute error and
+            R² for values. They keep the outputs of an epoch in memory; () is none and keeps nothing.
         callbacks: such as `EarlyStopping`.
         shuffle: False keeps the examples in their order.
         seed: of shuffling, of the split and of dropout; None is the network's.
         layer_statistics: True records every layer's gradient norm, weight norm and update-to-weight ratio.
         progress: ``"auto"``: a bar on a terminal, lines elsewhere; False: nothing.
-        run: a run directory: records and checkpoints are kept in it.
-        checkpoint_seconds: the least time between checkpoints within an epoch; one is written after each epoch.
+        run: a run, to keep records and checkpoints in. A path is opened here, and closed with how it ended; a `Run`
+            stays open.
+        checkpoint_seconds: the least time between checkpoints within an epoch. One is written after each epoch that
+            took a second, and at the end.
         resume: True goes on from the run's last checkpoint, to the bit as if never interrupted.
 
     Returns:
@@ -85,6 +94,7 @@ def fit(
         KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM, after the checkpoint is written; the network keeps what it
             has learned.
     """
+    directory = Run.open(run) if isinstance(run, (str, os.PathLike)) else run
     training = Training(
         net,
         Source(net, x, y, sample_weight=sample_weight),
@@ -93,17 +103,22 @@ def fit(
         optimizer=optimizer,
         validation=validation,
         metrics=metrics,
-        callbacks=[*callbacks, *shown(progress)],
+        callbacks=[*_callbacks(callbacks), *shown(progress)],
         shuffle=shuffle,
         seed=seed,
         layer_statistics=layer_statistics,
-        run=Run.open(run) if isinstance(run, (str, os.PathLike)) else run,
+        run=directory,
         checkpoint_seconds=checkpoint_seconds,
     )
     _check_several_classes(training.source)
     if resume:
         training.resume()
-    return training.run()
+    elif directory is not None and directory.checkpoint_path(LATEST).exists():
+        raise ParameterError(
+            "this run was trained before", where=f"run {directory.name}", hint="resume=True to go on, or a new run"
+        )
+    with directory if directory is not run and directory is not None else contextlib.nullcontext():
+        return training.run()
 
 
 class Progress(NamedTuple):
@@ -130,8 +145,10 @@ class Training:
         epoch: epochs done.
         batch: updates done in the present epoch.
         t: updates done in all.
-        history: the epochs' records.
-        stopped: why it was stopped early, or None.
+        updates_per_epoch: how many batches the examples make.
+        learning_rate: α of the latest update.
+        history: the epochs' records, and why the training was stopped if it was.
+        validation: the examples held out, or None.
     """
 
     def __init__(
@@ -152,11 +169,11 @@ class Training:
         checkpoint_seconds: float,
     ) -> None:
         self.net, self.ops = net, net.ops
-        self.seed = net.seed if seed is None else seed
+        self.seed = net.seed if seed is None else _whole("seed", seed, least=0)
         self.optimizer = optimizers.get(optimizer)
         self.source, self.validation = _held_out(net, source, validation, self.seed)
-        self.epochs = _count("epochs", epochs)
-        self.batch_size = len(self.source) if batch_size is None else _count("batch_size", batch_size)
+        self.epochs = _whole("epochs", epochs)
+        self.batch_size = len(self.source) if batch_size is None else _whole("batch_size", batch_size)
         self.updates_per_epoch = math.ceil(len(self.source) / self.batch_size)
         self.metrics = _metrics(net, metrics)
         self.callbacks, self.shuffle, self.layer_statistics = list(callbacks), shuffle, layer_statistics
@@ -168,7 +185,7 @@ class Training:
         self.schedule_state = self.optimizer.schedule.initial_state()
         self.history = History()
         self.epoch = self.batch = self.t = 0
-        self.stopped: str | None = None
+        self.learning_rate = math.nan
         self._tally = _Tally()
         self._step = self.ops.compile(self._update)
 
@@ -187,15 +204,14 @@ class Training:
     def run(self, *, until: int | None = None) -> History:
         """Train until the last epoch, until epoch ``until`` or until a stop; the network gets what was learned."""
         last = self.epochs if until is None else min(until, self.epochs)
-        self._call("on_start")
-        self._saved = time.monotonic()
+        self._begin()
         try:
             with _Interruption() as interruption:
-                while self.epoch < last and not self.stopped:
+                while self.epoch < last and not self.history.stopped:
                     self._run_epoch(interruption)
-                self.save()
-        except TrainingError:  # the network keeps the parameters it came with
-            self._call("on_end")
+                    self._stop_if_asked(interruption)
+        except TrainingError:
+            self._finish(adopt=False)
             raise
         except BaseException:
             self._finish()
@@ -203,23 +219,38 @@ class Training:
         self._finish()
         return self.history
 
-    def _finish(self) -> None:
-        self._call("on_end")
-        self.net.adopt(self.params, self.state)
-        self.history.stopped = self.stopped
+    def _begin(self) -> None:
+        if self.directory is not None:
+            self.directory.claim()
+            recorded = self.directory.history().epochs
+            for record in self.history:
+                if record["epoch"] not in recorded:
+                    self.directory.log(record)
+        self._saved = time.monotonic()
+        self._call("on_start")
+
+    def _finish(self, *, adopt: bool = True) -> None:
+        with contextlib.ExitStack() as last:  # whatever a callback raises, the others end too
+            if adopt:
+                last.callback(lambda: self.net.adopt(self.params, self.state))
+            for callback in reversed(self.callbacks):
+                last.callback(callback.on_end, self)
+
+    def _stop_if_asked(self, interruption: _Interruption) -> None:
+        if interruption.wanted:
+            self.save()
+            interruption.carry_out()
 
     def _run_epoch(self, interruption: _Interruption) -> None:
         started = time.monotonic() - self._tally.seconds
         examples = order(len(self.source), seed=self.seed, epoch=self.epoch, shuffle=self.shuffle)
         while self.batch < self.updates_per_epoch:
-            chosen = examples[self.batch * self.batch_size : (self.batch + 1) * self.batch_size]
-            self._run_batch(chosen)
-            self._tally.seconds = time.monotonic() - started
+            self._run_batch(examples[self.batch * self.batch_size : (self.batch + 1) * self.batch_size])
+            now = time.monotonic()
+            self._tally.seconds = now - started
             self._call("on_update")
-            if interruption.wanted:
-                self.save()
-                interruption.carry_out()
-            if self.directory and time.monotonic() - self._saved > self.checkpoint_seconds:
+            self._stop_if_asked(interruption)
+            if self.directory and now - self._saved >= self.checkpoint_seconds:
                 self.save()
         self._finish_epoch(started)
 
@@ -235,7 +266,7 @@ class Training:
         )
         self.batch += 1
         self._tally.add(len(chosen), cost, loss, layers, (outputs, targets, weight) if self.metrics else None)
-        if self.batch % CHECKED_EVERY == 0 or self.batch == self.updates_per_epoch:
+        if self.batch % CHECKED_EVERY == 0:
             self._check_finite()
 
     def _update(self, params, state, slots, inputs, targets, weight, key, learning_rate, t):
@@ -245,9 +276,11 @@ class Training:
         params, slots = self.optimizer.update(self.ops, params, done.grads, slots, learning_rate=learning_rate, t=t)
         params = self.net.projected(params)
         layers = layer_norms(self.ops.xp, before, params, done.grads) if before else {}
-        return params, done.state, slots, done.cost, done.losses.mean(), done.outputs, layers
+        loss = done.losses.mean() if self.net.penalties else done.cost
+        return params, done.state, slots, done.cost, loss, done.outputs, layers
 
     def _finish_epoch(self, started: float) -> None:
+        self._check_finite()
         train = self._tally.averages(with_cost=bool(self.net.penalties))
         train |= judged(self.net, self.metrics, self._tally.seen)
         record: dict[str, Any] = {
@@ -272,12 +305,13 @@ class Training:
         self._call("on_epoch", record)
         if self.directory:
             self.directory.log(record)
-            if time.monotonic() - self._saved > min(1.0, self.checkpoint_seconds):
+            at_end = self.epoch == self.epochs or self.history.stopped
+            if at_end or time.monotonic() - self._saved >= min(1.0, self.checkpoint_seconds):
                 self.save()
 
     def stop(self, reason: str) -> None:
         """Ask the training to end after this epoch."""
-        self.stopped = reason
+        self.history.stopped = reason
 
     def last_loss(self) -> float:
         """The mean loss of the latest batch."""
@@ -288,28 +322,41 @@ class Training:
             getattr(callback, what)(self, *arguments)
 
     def _check_finite(self) -> None:
-        costs = [float(cost) for cost in self._tally.costs]
-        if all(map(math.isfinite, costs)):
+        """Refuse to go on with a cost, or with parameters made of a gradient, that is not finite."""
+        tally, before = self._tally, self._tally.checked
+        costs = [float(cost) for cost in tally.costs[before:]]
+        tally.checked += len(costs)
+        first = next((i for i, cost in enumerate(costs) if not math.isfinite(cost)), None)
+        finite = self.ops.xp.isfinite
+        if first is not None:
+            problem = f"the cost became {costs[first]}"
+        elif all(bool(finite(leaf).all()) for _, leaf in leaves(self.params)):
             return
-        first = next(i for i, cost in enumerate(costs) if not math.isfinite(cost))
-        before = f"{costs[first - 1]:.4g} before it" if first else "it was the first of the epoch"
+        else:
+            problem, first = "the parameters are no longer finite", len(costs) - 1
+        earlier = float(tally.costs[before + first - 1]) if before + first else None
         raise TrainingError(
-            f"the cost became {costs[first]} at update {self.t - len(costs) + first + 1} (epoch {self.epoch + 1})",
+            f"{problem} at update {self.t - len(costs) + first + 1} (epoch {self.epoch + 1})",
             where="fit",
-            got=f"{before}; learning rate {self.learning_rate:g}",
-            hint="a smaller learning rate, clip_norm=1.0 in the optimizer, or standardised inputs",
+            got=f"a cost of {earlier:.4g} one update earlier, at learning rate {self.learning_rate:g}"
+            if earlier is not None
+            else f"learning rate {self.learning_rate:g}",
+            hint="a smaller learning rate, clip_norm=1.0 in the optimizer, or standardised inputs; "
+            "the network is as it was before",
         )
 
     # --- checkpoints --------------------------------------------------------------------------------------------
 
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """What must be the same for a run to be continued."""
         return {
             "network": self.net.config(),
             "optimizer": config(self.optimizer),
             "batch_size": self.batch_size,
-            "examples": len(self.source),
-            "validation_examples": 0 if self.validation is None else len(self.validation),
+            "data": self.source.fingerprint(),
+            "validation data": None if self.validation is None else self.validation.fingerprint(),
+            "metrics": {name: [config(each) for each in chosen] for name, chosen in self.metrics.items()},
             "seed": self.seed,
             "shuffle": self.shuffle,
             "engine": self.ops.name,
@@ -317,10 +364,15 @@ class Training:
         }
 
     def save(self) -> None:
-        """Write the checkpoint ``latest`` of the run, when there is a run."""
+        """Write the checkpoint ``latest`` of the run, when there is a run; the one before becomes ``previous``.
+
+        Raises:
+            CheckpointError: it cannot be written; the one before is still ``latest``.
+            TrainingError: there is nothing finite to save.
+        """
         if self.directory is None:
             return
-        self._saved = time.monotonic()
+        self._check_finite()
         to_numpy = self.ops.to_numpy
         trees = {"parameters": self.params, "state": self.state, "slots": self.slots, "tally": self._tally.tree()}
         arrays = {path: to_numpy(leaf) for path, leaf in flatten(trees).items()}
@@ -328,20 +380,24 @@ class Training:
         for index, callback in enumerate(self.callbacks):
             arrays |= {f"callbacks/{index}/{path}": to_numpy(leaf) for path, leaf in callback.arrays().items()}
             remembered.append({"type": type(callback).__name__, "document": callback.document()})
+        latest, previous = map(self.directory.checkpoint_path, (LATEST, PREVIOUS))
+        with contextlib.suppress(OSError):  # a disk without hard links keeps one checkpoint only
+            previous.unlink(missing_ok=True)
+            os.link(latest, previous)
         files.write_arrays(
-            self.directory.checkpoint_path("latest"),
+            latest,
             arrays,
             {
                 "config": self.net.config(),
                 "preprocessing": self.net.preprocessing,
-                "settings": self.settings(),
+                "settings": self.settings,
                 "position": {"epoch": self.epoch, "batch": self.batch, "t": self.t, "seconds": self._tally.seconds},
-                "stopped": self.stopped,
                 "schedule": self.schedule_state,
                 "history": self.history.to_document(),
                 "callbacks": remembered,
             },
         )
+        self._saved = time.monotonic()
 
     def resume(self) -> None:
         """Go back to the run's checkpoint ``latest``; where there is none yet, start at the beginning.
@@ -352,15 +408,23 @@ class Training:
         """
         if self.directory is None:
             raise ParameterError("nothing to resume", where="fit", expected="run=…, a run directory", got="run=None")
-        path = self.directory.checkpoint_path("latest")
+        latest, previous = map(self.directory.checkpoint_path, (LATEST, PREVIOUS))
+        path = latest if latest.exists() else previous
         if not path.exists():
             return
-        arrays, document = files.read_arrays(path)
+        try:
+            arrays, document = files.read_arrays(path)
+        except CheckpointError as broken:
+            hint = "start a new run"
+            if path == latest and previous.exists():
+                hint = f"delete it: the run then goes on from {previous.name}, the checkpoint before it"
+            raise CheckpointError(
+                broken.problem, where=broken.where, expected=broken.expected, got=broken.got, hint=hint
+            ) from broken
         if "settings" not in document:
             raise CheckpointError("a saved network, but not a checkpoint of a training", where=str(path))
-        _check_settings(document["settings"], self.settings(), str(path))
-        self.history = History.from_document(document["history"])
-        self.schedule_state, self.stopped = document["schedule"], document["stopped"]
+        _check_settings(document["settings"], self.settings, str(path))
+        self.history, self.schedule_state = History.from_document(document["history"]), document["schedule"]
         position = document["position"]
         self.epoch, self.batch, self.t = position["epoch"], position["batch"], position["t"]
         trees = {"parameters": {}, "state": {}, "slots": {}, "tally": {}, "callbacks": {}, **unflatten(arrays)}
@@ -375,10 +439,6 @@ class Training:
             if match is not None:
                 own = trees["callbacks"].get(str(match[0]), {})
                 callback.restore(match[1]["document"], flatten(own))
-        recorded = self.directory.history().epochs
-        for record in self.history:
-            if record["epoch"] not in recorded:
-                self.directory.log(record)
 
 
 class _Tally:
@@ -389,8 +449,9 @@ class _Tally:
         self.costs: list[Any] = []
         self.losses: list[Any] = []
         self.layers: dict[str, dict[str, Any]] = {}
-        self.seen: list[tuple[Any, Any, Any]] = []  # outputs, targets and weights, for the metrics
+        self.seen: list[Seen] = []
         self.seconds = 0.0
+        self.checked = 0  # how many of the costs were found finite
 
     def add(self, count: int, cost: Any, loss: Any, layers: dict[str, Any], seen: Any) -> None:
         self.counts.append(count)
@@ -412,10 +473,10 @@ class _Tally:
         tree: Tree = {"layers": self.layers}
         for name in ("counts", "costs", "losses"):
             tree[name] = np.array([float(each) for each in getattr(self, name)], dtype=np.float64)
-        for index, (outputs, targets, weight) in enumerate(self.seen):
-            kept = {"outputs": outputs, "targets": targets}
-            tree[f"seen_{index:08d}"] = kept if weight is None else {**kept, "weight": weight}
-        return tree_map(np.asarray, tree)
+        if self.seen:
+            outputs, targets, weight = joined(self.seen)
+            tree["seen"] = {"outputs": outputs, "targets": targets, **({} if weight is None else {"weight": weight})}
+        return tree
 
     @classmethod
     def from_tree(cls, tree: Tree, seconds: float) -> _Tally:
@@ -423,8 +484,9 @@ class _Tally:
         tally.layers, tally.seconds = tree.get("layers", {}), seconds
         tally.counts = [int(each) for each in tree.get("counts", ())]
         tally.costs, tally.losses = list(tree.get("costs", ())), list(tree.get("losses", ()))
-        for name in sorted(each for each in tree if each.startswith("seen_")):
-            tally.seen.append((tree[name]["outputs"], tree[name]["targets"], tree[name].get("weight")))
+        tally.checked = len(tally.costs)
+        if "seen" in tree:
+            tally.seen.append((tree["seen"]["outputs"], tree["seen"]["targets"], tree["seen"].get("weight")))
         return tally
 
 
@@ -453,7 +515,7 @@ class _Interruption:
 
     def __exit__(self, failure: object, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         if self.wanted is not None and failure is None:
             self.carry_out()
 
@@ -465,7 +527,7 @@ def predict(net: Network, x: Any, *, batch_size: int = 1024) -> Any:
     """What the network says of examples-first data; see `Network.predict`."""
     source = Source(net, x)
     made: dict[str, list[np.ndarray]] = {name: [] for name in net.outputs}
-    for batch in consecutive(source, _count("batch_size", batch_size)):
+    for batch in consecutive(source, _whole("batch_size", batch_size)):
         outputs, _ = net.forward_pass(net.parameters, net.state, batch.inputs, Mode(False))
         for name, A in outputs.items():
             said = net.losses[name].predict(net.ops, A) if name in net.losses else A
@@ -488,12 +550,12 @@ def evaluate(
         values by name; for several outputs with the output's name before: ``"kind_accuracy"``.
     """
     source = Source(net, x, y, sample_weight=sample_weight)
-    return measured(net, source, _metrics(net, metrics), _count("batch_size", batch_size))
+    return measured(net, source, _metrics(net, metrics), _whole("batch_size", batch_size))
 
 
 def measured(
     net: Network,
-    source: Source | Subset,
+    source: Source,
     chosen: dict[str, list[metrics.Metric]],
     batch_size: int,
     *,
@@ -512,8 +574,10 @@ def measured(
         outputs, _ = net.forward_pass(params, state, inputs, Mode(False))
         for name, loss in net.losses.items():
             each, _ = loss.forward(net.ops, outputs[name], targets[name])
-            totals[name] += float((each if weight is None else each * weight).sum(dtype=np.float64))
-        seen.append((outputs, targets, weight))
+            each = net.ops.to_numpy(each if weight is None else each * weight)
+            totals[name] += float(each.sum(dtype=np.float64))
+        if chosen:
+            seen.append((outputs, targets, weight))
     means = {name: total / len(source) for name, total in totals.items()}
     values = {"loss": sum(net.loss_weights[name] * mean for name, mean in means.items())}
     if len(means) > 1:
@@ -521,22 +585,31 @@ def measured(
     return values | judged(net, chosen, seen)
 
 
-def judged(net: Network, chosen: dict[str, list[metrics.Metric]], seen: list[tuple[Any, Any, Any]]) -> dict[str, float]:
-    """The metrics of outputs and targets that were seen batch by batch."""
-    values = {}
+def joined(seen: list[Seen]) -> Seen:
+    """Batches as one."""
+
+    def join(arrays: Sequence[Any]) -> np.ndarray:
+        return np.concatenate([np.asarray(each) for each in arrays], axis=-1)
+
+    outputs, targets, weights = zip(*seen, strict=True)
+    weight = None if weights[0] is None else join(weights)
+    by_name = [{name: join([each[name] for each in trees]) for name in trees[0]} for trees in (outputs, targets)]
+    return by_name[0], by_name[1], weight
+
+
+def judged(net: Network, chosen: dict[str, list[metrics.Metric]], seen: list[Seen]) -> dict[str, float]:
+    """The metrics of what was seen batch by batch."""
+    values: dict[str, float] = {}
+    if not chosen or not seen:
+        return values
+    outputs, targets, weight = joined(seen)
     for output, wanted in chosen.items():
-        if not wanted or not seen:
-            continue
-        pairs = [net.losses[output].judged(net.ops, outputs[output], targets[output]) for outputs, targets, _ in seen]
-        predictions = np.concatenate([each for each, _ in pairs])
-        targets = np.concatenate([each for _, each in pairs])
-        weight = None
-        if seen[0][2] is not None:
-            per_example = np.concatenate([net.ops.to_numpy(each) for _, _, each in seen])
-            weight = np.repeat(per_example, len(targets) // len(per_example))
+        A, Y = net.ops.asarray(outputs[output]), net.ops.asarray(targets[output])
+        predictions, truth = net.losses[output].judged(net.ops, A, Y)
+        each_weight = None if weight is None else np.repeat(weight, len(truth) // len(weight))
         for metric in wanted:
             name = metric.name if len(net.outputs) == 1 else f"{output}_{metric.name}"
-            values[name] = float(metric.compute(predictions, targets, sample_weight=weight))
+            values[name] = float(metric.compute(predictions, truth, sample_weight=each_weight))
     return values
 
 
@@ -561,31 +634,54 @@ def layer_norms(xp: Any, before: Tree, after: Tree, grads: Tree) -> dict[str, di
 # --- what is asked for, checked -------------------------------------------------------------------------------------
 
 
-def _count(what: str, value: Any) -> int:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-        raise ParameterError(f"{what} must be a positive integer", where="fit", expected="1, 2, …", got=repr(value))
+def _whole(what: str, value: Any, *, least: int = 1) -> int:
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
+        expected = f"{least}, {least + 1}, …"
+        raise ParameterError(f"{what} must be a whole number", where="fit", expected=expected, got=repr(value))
     return int(value)
 
 
+def _callbacks(given: Any) -> list[Callback]:
+    callbacks = [given] if isinstance(given, Callback) else list(given)
+    for each in callbacks:
+        if not isinstance(each, Callback):
+            hint = "write pl.EarlyStopping(), not pl.EarlyStopping" if isinstance(each, type) else None
+            raise ParameterError(
+                "not a callback", where="fit", expected="objects of pl.Callback", got=repr(each), hint=hint
+            )
+    return callbacks
+
+
 def _metrics(net: Network, wanted: Any) -> dict[str, list[metrics.Metric]]:
-    if isinstance(wanted, dict):
-        return {name: [metrics.get(each, where="metrics") for each in wanted.get(name, ())] for name in net.losses}
-    if wanted == "auto":
-        return {
-            name: list(metrics.default_for("classification" if loss.of_classes else "regression"))
-            for name, loss in net.losses.items()
-        }
-    one = isinstance(wanted, (str, metrics.Metric))
-    chosen = [metrics.get(each, where="metrics") for each in ((wanted,) if one else wanted)]
-    return dict.fromkeys(net.losses, chosen) if chosen else {}
+    """The metrics of each output that has any."""
+    by_output = wanted if isinstance(wanted, dict) else dict.fromkeys(net.losses, wanted)
+    chosen = {}
+    for output, names in by_output.items():
+        if output not in net.losses:
+            raise unknown("output", output, net.losses, where="metrics")
+        task = "classification" if net.losses[output].of_classes else "regression"
+        if isinstance(names, str) and names == "auto":
+            chosen[output] = list(metrics.default_for(task))
+            continue
+        one = isinstance(names, (str, metrics.Metric))
+        chosen[output] = [metrics.get(each, where="metrics") for each in ((names,) if one else names)]
+        for metric in chosen[output]:
+            if metric.task != task:
+                raise ParameterError(
+                    f"{metric.name} is a metric of {metric.task}",
+                    where="metrics",
+                    expected=f"a metric of {task}",
+                    hint=f"the loss {net.losses[output].registered_name!r} makes it {task}",
+                )
+    return {output: each for output, each in chosen.items() if each}
 
 
-def _held_out(net: Network, source: Source, validation: Any, seed: int) -> tuple[Any, Any]:
+def _held_out(net: Network, source: Source, validation: Any, seed: int) -> tuple[Source, Source | None]:
     if validation is None or (isinstance(validation, (int, float)) and validation == 0):
         return source, None
     if isinstance(validation, (int, float, np.number)):
         parts = split_indices(len(source), validation=validation, test=0, labels=source.labels(), seed=seed)
-        return Subset(source, parts.train), Subset(source, parts.validation)
+        return source.part(parts.train), source.part(parts.validation)
     if is_rows(validation):
         return source, Source(net, validation, where="validation")
     if isinstance(validation, (tuple, list)) and len(validation) in (2, 3):
@@ -599,9 +695,8 @@ def _held_out(net: Network, source: Source, validation: Any, seed: int) -> tuple
     )
 
 
-def _check_several_classes(source: Any) -> None:
-    whole = source.source if isinstance(source, Subset) else source
-    labels = whole.labels()
+def _check_several_classes(source: Source) -> None:
+    labels = source.labels()
     if labels is not None and len(labels) > 1 and (labels == labels[0]).all():
         raise DataError(
             f"all {len(labels)} training examples are of class {labels[0]}: there is nothing to tell apart",

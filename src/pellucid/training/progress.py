@@ -19,8 +19,8 @@ class Lines(Callback):
         print(line(record, training.epochs), file=sys.stderr, flush=True)
 
     def on_end(self, training: Training) -> None:
-        if training.stopped:
-            print(f"stopped: {training.stopped}", file=sys.stderr, flush=True)
+        if training.history.stopped:
+            print(f"stopped: {training.history.stopped}", file=sys.stderr, flush=True)
 
 
 class Bar(Callback):
@@ -59,8 +59,8 @@ class Bar(Callback):
 
     def on_end(self, training: Training) -> None:
         self._bar.stop()
-        if training.stopped:
-            self._console.print(f"stopped: {training.stopped}", highlight=False)
+        if training.history.stopped:
+            self._console.print(f"stopped: {training.history.stopped}", highlight=False)
 
 
 def line(record: dict[str, Any], epochs: int) -> str:
