@@ -121,7 +121,10 @@ class Layer:
         """
         probe = copy.copy(self)
         params, state = probe._build(np.random.default_rng(0), input_shape, np.float32)
-        A = probe._bound(params, state).call(np.zeros((*input_shape, 1), np.float32))
+        try:
+            A = probe._bound(params, state).call(np.zeros((*input_shape, 1), np.float32))
+        except ValueError as problem:
+            raise ShapeError(f"call cannot take such an input: {problem}", got=input_shape) from problem
         return tuple(A.shape[:-1])
 
     def init(self, rng: np.random.Generator, input_shape: Any, dtype: Any = np.float32) -> Params:

@@ -533,13 +533,17 @@ def in_order(grads: Tree, params: Tree) -> Tree:
     """The layers' gradients in the parameters' order.
 
     Raises:
-        ParameterError: a layer with parameters returned no gradients.
+        ParameterError: a layer returned no gradients, or others than it has parameters.
     """
-    for name in params:
-        if name not in grads:
-            own = ", ".join(f"'{each}': …" for each in params[name])
+    for name, own in params.items():
+        found = grads.get(name, {})
+        if found.keys() != own.keys():
             raise ParameterError(
-                "backward returned no gradients", where=name, hint=f"end it with: return dA_prev, {{{own}}}"
+                "backward returned other gradients than the layer has parameters",
+                where=name,
+                expected=", ".join(own),
+                got=", ".join(found) or "none",
+                hint=f"end it with: return dA_prev, {{{', '.join(f'{each!r}: …' for each in own)}}}",
             )
     return {name: grads[name] for name in params}
 

@@ -1,0 +1,45 @@
+"""Finding an engine: by name, the preferred one, and the ones that cannot run here."""
+
+from __future__ import annotations
+
+import pytest
+
+import pellucid as pl
+from pellucid import engines
+from pellucid.engines.base import Ops
+from pellucid.errors import EngineError, ParameterError
+
+
+def test_numpy_is_always_there():
+    assert "numpy" in engines.available()
+    assert engines.get("numpy").name == "numpy"
+    assert set(engines.available()) <= set(engines.known())
+
+
+@pytest.mark.parametrize("name", engines.available())
+def test_every_engine_is_made_once_and_knows_its_name(name):
+    ops = engines.get(name)
+    assert isinstance(ops, Ops)
+    assert ops.name == name
+    assert engines.get(name) is ops
+
+
+def test_auto_is_the_preferred_one():
+    assert engines.get("auto").name == engines.available()[0]
+    assert pl.Sequential(pl.Tanh(), input_shape=1).ops is engines.get("auto")
+
+
+def test_unknown_engine():
+    with pytest.raises(ParameterError, match="unknown engine 'numpi'") as caught:
+        engines.get("numpi")
+    assert "did you mean 'numpy'" in str(caught.value)
+    assert "auto" in str(caught.value)
+
+
+def test_an_engine_that_cannot_run_here_says_why(monkeypatch):
+    monkeypatch.setattr(engines, "known", lambda: {"warp": "no such device", "numpy": None})
+    assert engines.available() == ["numpy"]
+    with pytest.raises(EngineError, match="the warp engine cannot run here") as caught:
+        engines.get("warp")
+    assert "no such device" in str(caught.value)
+    assert "available: numpy" in str(caught.value)
