@@ -59,20 +59,22 @@ def number(value: float | None, precision: int = 3) -> str:
     return "–" if value is None else f"{value:.{precision}g}"
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, indent: str = "  ") -> list[str]:
+def table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,), indent: str = "  "
+) -> list[str]:
     """Rows under their heads, columns aligned.
 
     Arguments:
         heads: one for each column.
         rows: cells as text.
-        left: how many of the first columns are aligned left; the others are numbers.
+        left: the columns aligned left; the others are numbers.
         indent: what every line begins with.
     """
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
         aligned = (
-            cell.ljust(width) if index < left else cell.rjust(width)
+            cell.ljust(width) if index in left else cell.rjust(width)
             for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
         )
         return (indent + "  ".join(aligned)).rstrip()

@@ -52,7 +52,7 @@ def trace(net: Network, X: Any, Y: Any, *, sample_weight: Any = None, train: boo
 
     Source: the notes' S1 and S4.
     """
-    seen = _Recorder()
+    seen = Recorder()
     done = net.checked_iteration(
         X, Y, sample_weight=sample_weight, train=train, update=update, input_gradient=True, observer=seen
     )
@@ -61,7 +61,7 @@ def trace(net: Network, X: Any, Y: Any, *, sample_weight: Any = None, train: boo
     return t
 
 
-class _Recorder(Observer):
+class Recorder(Observer):
     """Keeps what it is shown."""
 
     def __init__(self) -> None:
@@ -201,7 +201,7 @@ class Trace:
     """
 
     def __init__(
-        self, net: Network, X: dict[str, Any], Y: dict[str, Any], seen: _Recorder, done: Iteration, train: bool
+        self, net: Network, X: dict[str, Any], Y: dict[str, Any], seen: Recorder, done: Iteration, train: bool
     ) -> None:
         def keep(A: Any) -> np.ndarray:
             return np.array(net.ops.to_numpy(A))

@@ -1,0 +1,219 @@
+"""What a network is made of and what it costs: shapes, parameters, multiply–adds, memory of the caches."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pellucid import engines
+from pellucid.inspect.text import table
+from pellucid.inspect.trace import Recorder
+from pellucid.layers.base import Mode
+from pellucid.network.base import Network
+from pellucid.network.parameters import count
+from pellucid.trees import tree_map
+
+WIDTH = 118
+
+
+class Row(NamedTuple):
+    """One application of a layer.
+
+    Attributes:
+        name: the layer's name; ``dense_1@2`` where it is used a second time.
+        layer: the layer, as it is written in code.
+        sources: names of what it reads.
+        output_shape: without the example axis; a tuple of shapes for several outputs.
+        parameters: trained numbers; 0 at the second use, which shares them.
+        state: numbers that are kept but not trained, such as running averages.
+        multiply_adds: of one example's forward block.
+        cache_bytes_per_example: what its cache keeps for the backward pass, of arrays no earlier cache keeps.
+        cache_bytes_fixed: the same, whatever the batch.
+        shared: the use is not the layer's first.
+    """
+
+    name: str
+    layer: str
+    sources: tuple[str, ...]
+    output_shape: Any
+    parameters: int
+    state: int
+    multiply_adds: int
+    cache_bytes_per_example: int
+    cache_bytes_fixed: int
+    shared: bool
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `summary` found; prints as a table.
+
+    Attributes:
+        rows: one for each application of a layer, in the order they run.
+        inputs: the inputs' shapes by name.
+        ends: the name of the layer that makes each output, by output.
+        dtype: of the parameters.
+    """
+
+    rows: tuple[Row, ...]
+    inputs: dict[str, tuple[int, ...]]
+    ends: dict[str, str]
+    dtype: str
+    kind: str
+
+    @property
+    def parameters(self) -> int:
+        """Trained numbers, each counted once."""
+        return sum(row.parameters for row in self.rows)
+
+    @property
+    def state(self) -> int:
+        """Numbers kept but not trained."""
+        return sum(row.state for row in self.rows)
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Memory of the parameters and the state."""
+        return (self.parameters + self.state) * np.dtype(self.dtype).itemsize
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of one example's forward pass."""
+        return sum(row.multiply_adds for row in self.rows)
+
+    @property
+    def cache_bytes_per_example(self) -> int:
+        """What a training step keeps between forward and backward, for each example of the batch."""
+        return sum(row.cache_bytes_per_example for row in self.rows)
+
+    @property
+    def cache_bytes_fixed(self) -> int:
+        """What it keeps besides, whatever the batch."""
+        return sum(row.cache_bytes_fixed for row in self.rows)
+
+    def __str__(self) -> str:
+        branching = len(self.inputs) > 1 or any(row.sources != (before,) for row, before in self._expected())
+        heads = ["name", "layer", "output", "parameters", "multiply–adds", "cache/example"] + ["reads"] * branching
+        cells = [[name, "Input", str(shape), "", "", ""] + [""] * branching for name, shape in self.inputs.items()]
+        for row in self.rows:
+            shapes = row.output_shape if isinstance(row.output_shape[0], tuple) else (row.output_shape,)
+            numbers = ["shared" if row.shared else f"{row.parameters:,}", f"{row.multiply_adds:,}"]
+            output = " ".join(map(str, shapes))
+            cells.append([row.name, row.layer, output, *numbers, _size(row.cache_bytes_per_example)])
+            cells[-1] += [", ".join(row.sources)] * branching
+        total = ["total", "", "", f"{self.parameters:,}", f"{self.multiply_adds:,}"]
+        cells.append([*total, _size(self.cache_bytes_per_example), *[""] * branching])
+        _fit(heads, cells)
+        lines = table(heads, cells, left=(0, 1, 2, 6))
+        lines.insert(-1, lines[1])
+        kept = f" + {self.state:,} not trained" if self.state else ""
+        fixed = f" + {_size(self.cache_bytes_fixed)} for the batch" if self.cache_bytes_fixed else ""
+        lines += [
+            "",
+            f"  {self.parameters:,} trained parameters{kept}, {_size(self.parameter_bytes)} as {self.dtype}",
+            f"  caches of a training step: {_size(self.cache_bytes_per_example)} per example{fixed}",
+        ]
+        if branching:
+            lines.append(f"  outputs: {', '.join(f'{name} = {label}' for name, label in self.ends.items())}")
+        return "\n".join([self.kind, *lines])
+
+    __repr__ = __str__
+
+    def _expected(self) -> Iterator[tuple[Row, str]]:
+        return zip(self.rows, [next(iter(self.inputs)), *(row.name for row in self.rows)], strict=False)
+
+
+def summary(net: Network) -> Summary:
+    """Layers with their output shapes, parameters, multiply–adds, and the memory of their caches.
+
+    The caches are those of real forward passes, run as in training with one and with two examples of zeros on the
+    numpy engine. An array that several caches hold, or of which one holds a view, is counted once, at the first.
+
+    Arguments:
+        net: the network; it is left as it is.
+
+    Returns:
+        The `Summary`.
+    """
+    one, two = _cache_bytes(net, 1), _cache_bytes(net, 2)
+    uses: Counter[str] = Counter()
+    rows = []
+    for index, step in enumerate(net.steps):
+        uses[step.name] += 1
+        first = uses[step.name] == 1
+        rows.append(
+            Row(
+                step.label,
+                repr(step.layer),
+                step.sources,
+                step.output_shape,
+                count(net.parameters.get(step.name, {})) if first else 0,
+                count(net.state.get(step.name, {})) if first else 0,
+                step.layer.multiply_adds(step.input_shape),
+                two[index] - one[index],
+                2 * one[index] - two[index],
+                not first,
+            )
+        )
+    return Summary(tuple(rows), dict(net.inputs), dict(net.ends), net.dtype, type(net).__name__)
+
+
+def _cache_bytes(net: Network, m: int) -> list[int]:
+    """Bytes each step's cache adds to those before it, with m examples."""
+    run = copy.copy(net)
+    run.ops = engines.get("numpy")
+    run.adopt(*(tree_map(net.ops.to_numpy, tree) for tree in (net.parameters, net.state)))
+    seen = Recorder()
+    inputs = {name: np.zeros((*shape, m), net.dtype) for name, shape in net.inputs.items()}
+    with np.errstate(all="ignore"):
+        run.forward_pass(run.parameters, run.state, inputs, Mode(True, run.ops.random_key(0, 0)), observer=seen)
+    counted: set[int] = set()
+    sizes = []
+    for index in range(len(net.steps)):
+        own = 0
+        _, made, cache = seen.made[index]
+        for A in _arrays((cache, made if isinstance(made, tuple) else ())):  # a graph keeps several outputs' arrays
+            while isinstance(A.base, np.ndarray):
+                A = A.base
+            if id(A) not in counted:
+                counted.add(id(A))
+                own += A.nbytes
+        sizes.append(own)
+    return sizes
+
+
+def _arrays(cache: Any) -> Iterator[np.ndarray]:
+    if isinstance(cache, np.ndarray):
+        yield cache
+    elif isinstance(cache, dict):
+        yield from _arrays(tuple(cache.values()))
+    elif isinstance(cache, (tuple, list)):
+        for each in cache:
+            yield from _arrays(each)
+
+
+def _size(n: int) -> str:
+    """Bytes, in the unit that gives one to three digits before the point."""
+    if n < 1024:
+        return f"{n} B"
+    power = min(int(math.log2(n) // 10), 4)
+    return f"{n / 1024**power:.1f} {('KiB', 'MiB', 'GiB', 'TiB')[power - 1]}"
+
+
+def _fit(heads: list[str], cells: list[list[str]]) -> None:
+    """Shorten the widest text columns until the table fits."""
+    for column in (1, 6, 0):
+        if column >= len(heads):
+            continue
+        widths = [max(map(len, each)) for each in zip(heads, *cells, strict=True)]
+        excess = sum(widths) + 2 * len(widths) - WIDTH
+        if excess > 0:
+            limit = max(12, widths[column] - excess)
+            for row in cells:
+                row[column] = row[column] if len(row[column]) <= limit else row[column][: limit - 1] + "…"
