@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import math
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -193,6 +194,11 @@ def test_ragged_rows_are_reported_with_lines_never_dropped(write):
             DataError, match=r"line 12, 52: 2 rows do not have 3 cells(.|\n)*got: +2 \(line 12\), 4 \(line 52\)"
         ):
             load(write("a,b,label\n" + "\n".join(rows)), chunk_bytes=chunk)
+
+
+def test_lines_that_look_like_comments(write):
+    with pytest.raises(DataError, match=r"lines that begin with # are no comments"):
+        load(write("# made by hand\nx,y\n1,2.5\n2,3.5\n"))
 
 
 def test_row_names_without_a_header_cell(write):
@@ -485,6 +491,22 @@ def test_large_files_stream_into_files_and_are_found_again(write, home, monkeypa
     path.write_text(path.read_text() + "1,2,3,red,0\n")
     assert len(load(path, memory_limit=1000, chunk_bytes=500)) == 501
     assert load(path).fingerprint != small.fingerprint
+
+
+def test_memory_stays_bounded_while_a_table_streams(tmp_path, rng, monkeypatch):
+    path = tmp_path / "long.csv"
+    block = "".join(",".join(map(str, row)) + "\n" for row in rng.integers(0, 1000, (5000, 20)))
+    path.write_text("".join(f"c{i}," for i in range(19)) + "y\n" + 10 * block)
+    table_bytes = 50_000 * 20 * 8
+    monkeypatch.setattr("pellucid.data.preprocessor.CHUNK_VALUES", 20_000)
+    tracemalloc.start()
+    ds = load(path, memory_limit=100_000, chunk_bytes=20_000)
+    pre = Preprocessor.fit(ds, np.arange(0, 50_000, 2))
+    pre.x(ds.take(rng.integers(0, 50_000, 128))[0])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(ds) == 50_000
+    assert peak < table_bytes / 2
 
 
 def test_take_reads_only_the_rows_asked_for(write, monkeypatch):

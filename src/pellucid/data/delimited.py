@@ -21,7 +21,8 @@ from pellucid.data.tables import PLACES, TableBuilder, _is_number, is_missing
 from pellucid.errors import DataError, ParameterError
 
 DELIMITERS = (",", "\t", ";", "|", " ")
-SAMPLE_BYTES = 2**18
+SAMPLE_BYTES = 2**16
+SAMPLE_LINES = 20
 _DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")
 
 
@@ -122,7 +123,7 @@ def sniff(
         raise ParameterError("a delimiter is one character", where=str(path), got=repr(delimiter))
     try:
         with open_text(path, encoding) as stream:
-            text = stream.readlines(SAMPLE_BYTES)
+            text = [*stream.readlines(SAMPLE_BYTES), *itertools.islice(stream, SAMPLE_LINES)]
     except UnicodeError as failure:
         raise _undecodable(path, encoding, failure) from None
     except LookupError:
@@ -299,16 +300,17 @@ def fill(builder: TableBuilder, path: Path, dialect: Dialect, chunk_bytes: int =
     except (EOFError, lzma.LZMAError, gzip.BadGzipFile) as failure:
         raise DataError(f"the compressed file is damaged: {failure}", where=str(path)) from failure
     if ragged:
+        hint = "mend these rows; text with a delimiter in it must stand in quotation marks"
+        if dialect.header and dialect.names[0].startswith("#"):
+            hint = "lines that begin with # are no comments in CSV: remove them"
+        elif dialect.header and ragged_at[0][1] == width + 1 and not count:
+            hint = "every row has one cell more than the header: name the first column, probably of row names, there"
         raise DataError(
             f"{ragged:,} rows do not have {width} cells",
             where=f"{path}, line {', '.join(str(line) for line, _ in ragged_at)}",
             expected=f"{width} cells in every row{', as in the header' if dialect.header else ''}",
             got=", ".join(f"{cells} (line {line})" for line, cells in ragged_at),
-            hint=(
-                "every row has one cell more than the header: name the first column, probably of row names, there"
-                if dialect.header and ragged_at[0][1] == width + 1 and not count
-                else "mend these rows; text with a delimiter in it must stand in quotation marks"
-            ),
+            hint=hint,
         )
     if not count:
         raise DataError("there is a header but no data" if dialect.header else "the file is empty", where=str(path))

@@ -12,7 +12,7 @@ from pellucid.data.dataset import Dataset
 from pellucid.errors import DataError, ParameterError
 
 FORMAT = 1
-CHUNK_VALUES = 2**21
+CHUNK_VALUES = 2**19
 CATEGORICAL = ("one-hot", "embedding")
 IMPUTATIONS = ("mean", "median", "most_frequent")
 

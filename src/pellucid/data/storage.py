@@ -189,7 +189,7 @@ def sha256_of_files(paths: Iterable[Path], root: Path) -> str:
     return digest.hexdigest()
 
 
-def row_chunks(count: int, row_bytes: int, chunk_bytes: int = 2**24) -> Iterator[slice]:
+def row_chunks(count: int, row_bytes: int, chunk_bytes: int = 2**20) -> Iterator[slice]:
     """Slices over ``count`` rows, each of about ``chunk_bytes``."""
     step = max(1, chunk_bytes // max(1, row_bytes))
     for start in range(0, count, step):
