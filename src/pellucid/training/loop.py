@@ -146,7 +146,6 @@ class Training:
         batch: updates done in the present epoch.
         t: updates done in all.
         updates_per_epoch: how many batches the examples make.
-        learning_rate: α of the latest update.
         history: the epochs' records, and why the training was stopped if it was.
         validation: the examples held out, or None.
     """
@@ -185,7 +184,6 @@ class Training:
         self.schedule_state = self.optimizer.schedule.initial_state()
         self.history = History()
         self.epoch = self.batch = self.t = 0
-        self.learning_rate = math.nan
         self._tally = _Tally()
         self._step = self.ops.compile(self._update)
 
@@ -206,7 +204,7 @@ class Training:
         last = self.epochs if until is None else min(until, self.epochs)
         self._begin()
         try:
-            with _Interruption() as interruption:
+            with _Interruption() as interruption, np.errstate(over="ignore", invalid="ignore"):  # see _check_finite
                 while self.epoch < last and not self.history.stopped:
                     self._run_epoch(interruption)
                     self._stop_if_asked(interruption)
@@ -256,9 +254,6 @@ class Training:
 
     def _run_batch(self, chosen: np.ndarray) -> None:
         inputs, targets, weight = self.source.batch(chosen)
-        self.learning_rate = self.optimizer.schedule.rate(
-            self.t / self.updates_per_epoch, self.epochs, self.schedule_state
-        )
         key = self.ops.random_key(self.seed, self.t)
         self.t += 1
         self.params, self.state, self.slots, cost, loss, outputs, layers = self._step(
@@ -287,7 +282,7 @@ class Training:
             "epoch": self.epoch + 1,
             "step": self.t,
             "seconds": 0.0,
-            "learning_rate": float(self.learning_rate),
+            "learning_rate": self.learning_rate,
             "train": train,
         }
         if self.validation is not None:
@@ -308,6 +303,12 @@ class Training:
             at_end = self.epoch == self.epochs or self.history.stopped
             if at_end or time.monotonic() - self._saved >= min(1.0, self.checkpoint_seconds):
                 self.save()
+
+    @property
+    def learning_rate(self) -> float:
+        """α of the latest update, by the schedule."""
+        done = max(self.t - 1, 0) / self.updates_per_epoch
+        return float(self.optimizer.schedule.rate(done, self.epochs, self.schedule_state))
 
     def stop(self, reason: str) -> None:
         """Ask the training to end after this epoch."""
@@ -354,13 +355,13 @@ class Training:
             "network": self.net.config(),
             "optimizer": config(self.optimizer),
             "batch_size": self.batch_size,
-            "data": self.source.fingerprint(),
-            "validation data": None if self.validation is None else self.validation.fingerprint(),
-            "metrics": {name: [config(each) for each in chosen] for name, chosen in self.metrics.items()},
             "seed": self.seed,
             "shuffle": self.shuffle,
             "engine": self.ops.name,
             "layer_statistics": self.layer_statistics,
+            "metrics": {name: [config(each) for each in chosen] for name, chosen in self.metrics.items()},
+            "validation data": None if self.validation is None else self.validation.fingerprint(),
+            "data": self.source.fingerprint(),
         }
 
     def save(self) -> None:
