@@ -194,6 +194,23 @@ def test_equations_carry_names_in_a_graph(rng):
     assert t["split_1"].titles["dA_prev"] == "dA[concat_1] through split_1"
 
 
+def test_a_graph_without_branches_is_numbered_and_one_with_several_outputs_is_not():
+    x = pl.Input(3)
+    straight = pl.Graph(inputs=x, outputs=pl.Dense(1)(pl.Dense(2)(x)), loss="squared_error")
+    t = pl.trace(straight, np.ones((3, 2)), np.ones(2))
+    assert t[2].equations["Z"] == "W[2] A[1] + b[2]"
+
+    x = pl.Input(4)
+    part, _ = pl.Split(2)(x)
+    forked = pl.Graph(inputs={"x": x}, outputs={"all": x, "part": part}, loss={"all": "mse", "part": "squared_error"})
+    X = np.arange(8.0).reshape(4, 2)
+    t = pl.trace(forked, {"x": X}, {"all": np.zeros((4, 2)), "part": np.zeros((2, 2))})
+    assert t[0].equations == {"A": "X", "dA": "sum of the gradients through split_1, the loss of all"}
+    assert t["split_1"].titles["A"] == "A[split_1:0], A[split_1:1]"
+    assert t.loss["part"].titles["dA"] == "dA[split_1:0]"
+    np.testing.assert_array_equal(t[0].dA, X / 2 + np.vstack([X[:2], 0 * X[2:]]))
+
+
 def test_batch_norm_shows_the_statistics_it_used(rng):
     net = pl.Sequential(pl.BatchNorm(), pl.Dense(1), input_shape=3, loss="squared_error", dtype="float64")
     X, Y = rng.normal(size=(3, 8)), rng.normal(size=(1, 8))

@@ -13,7 +13,7 @@ import numpy as np
 
 from pellucid import engines
 from pellucid.inspect.text import table
-from pellucid.inspect.trace import Recorder
+from pellucid.inspect.trace import Recorder, is_chain
 from pellucid.layers.base import Mode
 from pellucid.network.base import Network
 from pellucid.network.parameters import count
@@ -59,6 +59,8 @@ class Summary:
         inputs: the inputs' shapes by name.
         ends: the name of the layer that makes each output, by output.
         dtype: of the parameters.
+        kind: ``"Sequential"`` or ``"Graph"``.
+        chain: no branches.
     """
 
     rows: tuple[Row, ...]
@@ -66,6 +68,7 @@ class Summary:
     ends: dict[str, str]
     dtype: str
     kind: str
+    chain: bool
 
     @property
     def parameters(self) -> int:
@@ -98,7 +101,7 @@ class Summary:
         return sum(row.cache_bytes_fixed for row in self.rows)
 
     def __str__(self) -> str:
-        branching = len(self.inputs) > 1 or any(row.sources != (before,) for row, before in self._expected())
+        branching = not self.chain
         heads = ["name", "layer", "output", "parameters", "multiply–adds", "cache/example"] + ["reads"] * branching
         cells = [[name, "Input", str(shape), "", "", ""] + [""] * branching for name, shape in self.inputs.items()]
         for row in self.rows:
@@ -124,9 +127,6 @@ class Summary:
         return "\n".join([self.kind, *lines])
 
     __repr__ = __str__
-
-    def _expected(self) -> Iterator[tuple[Row, str]]:
-        return zip(self.rows, [next(iter(self.inputs)), *(row.name for row in self.rows)], strict=False)
 
 
 def summary(net: Network) -> Summary:
@@ -161,7 +161,7 @@ def summary(net: Network) -> Summary:
                 not first,
             )
         )
-    return Summary(tuple(rows), dict(net.inputs), dict(net.ends), net.dtype, type(net).__name__)
+    return Summary(tuple(rows), dict(net.inputs), dict(net.ends), net.dtype, type(net).__name__, is_chain(net))
 
 
 def _cache_bytes(net: Network, m: int) -> list[int]:

@@ -26,7 +26,7 @@ def matrix(A: np.ndarray, precision: int = 4, max_items: int = 6, *, examples: b
     rows = np.atleast_2d(A)
     down, across = _shown(rows.shape[0], max_items), _shown(rows.shape[1], max_items)
     write = _writer(rows[np.ix_([i for i in down if i is not None], [j for j in across if j is not None])], precision)
-    cells = [["⋮" if i is None else "…" if j is None else write(rows[i, j]) for j in across] for i in down]
+    cells = [[_left_out(i, j) or write(rows[i, j]) for j in across] for i in down]
     if not cells or not cells[0]:
         return [f"[ ]{note}"]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -35,6 +35,10 @@ def matrix(A: np.ndarray, precision: int = 4, max_items: int = 6, *, examples: b
         return [f"[ {lines[0]} ]{note}"]
     inner = [f"⎢ {line} ⎥" for line in lines[1:-1]]
     return [f"⎡ {lines[0]} ⎤{note}", *inner, f"⎣ {lines[-1]} ⎦"]
+
+
+def _left_out(i: int | None, j: int | None) -> str:
+    return "⋱" if i is None and j is None else "⋮" if i is None else "…" if j is None else ""
 
 
 def _shown(n: int, max_items: int) -> list[int | None]:

@@ -296,7 +296,7 @@ class Trace:
 
     def _path(self) -> list[str]:
         shapes = [f"{each.name} {_shape(each.A)}" for each in self]
-        if _is_chain(self.net):
+        if is_chain(self.net):
             return [f"  X {self._layers[0].A.shape} → {' → '.join(shapes)} = Ŷ"]
         inputs = [f"  {name} {(*shape, self.m)}" for name, shape in self.net.inputs.items()]
         ends = [f"  {name} = {label}" for name, label in self.net.ends.items()]
@@ -550,8 +550,8 @@ def _values(
         gradients[dW] = leaf
         if path in penalties:
             gradients[f"{dW}_penalty"] = penalties[path]
-    forward = {name: value for name, value in between.items() if name[0] != "d"}
-    backward = {name: value for name, value in between.items() if name[0] == "d"}
+    backward = {name: value for name, value in between.items() if name[0] == "d" and name[1:] in between}
+    forward = {name: value for name, value in between.items() if name not in backward}
     values = {**weights, "A_prev": A_prev, **forward, "A": A, "dA": dA, **backward, **gradients, "dA_prev": dA_prev}
     return values, [*weights, *gradients, *state]
 
@@ -573,16 +573,18 @@ def _forward_values(each: Traced) -> list[str]:
     return [name for name in names[: names.index("dA")] if name != "A_prev"]
 
 
-def _is_chain(net: Network) -> bool:
-    before = [next(iter(net.inputs)), *(step.label for step in net.steps)]
-    return len(net.inputs) == 1 and all(
-        step.sources == (source,) for step, source in zip(net.steps, before, strict=False)
+def is_chain(net: Network) -> bool:
+    """Each step reads the one before it and nothing else, and the last is the only output."""
+    labels = [*net.inputs, *(step.label for step in net.steps)]
+    return list(net.ends.values()) == labels[-1:] and all(
+        step.sources == (before,) and step.outputs == (step.label,)
+        for step, before in zip(net.steps, labels, strict=False)
     )
 
 
 def _place(net: Network, label: str) -> str:
     """What stands in the brackets of A[…]: the layer's number in a chain, its name in a graph."""
-    if not _is_chain(net):
+    if not is_chain(net):
         return label
     return next((str(index) for index, step in enumerate(net.steps, 1) if step.label == label), "0")
 
