@@ -37,6 +37,7 @@ FACADES = {
 }
 DOOR = ("__init__.py", "__main__.py")
 FILES = sorted(str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py"))
+BUILT_ON = {"estimators.py": {"sklearn"}}  # its classes are scikit-learn's estimators, nothing without it
 HEAVY = ["matplotlib", "sklearn", "scipy", "rich", "jax", "torch", "pandas", "pyarrow", "PIL", "safetensors", "tomli_w"]
 
 
@@ -95,7 +96,7 @@ def test_the_door_imports_nothing_but_errors():
 @pytest.mark.parametrize("path", FILES)
 def test_heavy_dependencies_are_imported_where_they_are_used(path):
     at_the_top = {module.partition(".")[0] for module, inside in imports(path) if not inside}
-    assert at_the_top.isdisjoint(HEAVY)
+    assert at_the_top & set(HEAVY) <= BUILT_ON.get(path, set())
 
 
 @pytest.mark.parametrize(
