@@ -47,16 +47,29 @@ class Source:
     Arguments:
         net: the network they are for.
         x: (m, …), examples first; by name for several inputs; or `Rows`, with ``y`` None.
-        y: class indices (m,) or values (m, …); by name for several outputs; None to predict.
+        y: class indices (m,) or values (m, …); by name for several outputs.
         sample_weight: how much each example counts (m,); scaled to mean 1.
         where: what to call the data in messages.
+        predicting: True where targets are not needed, and not looked at.
 
     Raises:
         DataError, ShapeError: data that cannot be used; the message names the example.
+        ParameterError: targets for a network without a loss.
     """
 
-    def __init__(self, net: Network, x: Any, y: Any = None, *, sample_weight: Any = None, where: str = "") -> None:
-        self.net, self.where = net, where
+    def __init__(
+        self,
+        net: Network,
+        x: Any,
+        y: Any = None,
+        *,
+        sample_weight: Any = None,
+        where: str = "",
+        predicting: bool = False,
+    ) -> None:
+        self.net, self.where, self.predicting = net, where, predicting
+        if not (predicting or net.losses):
+            raise ParameterError("the network has no loss", hint="make it with loss='softmax_cross_entropy', say")
         self.rows: Rows | None = x if is_rows(x) else None
         self.inputs: dict[str, np.ndarray] = {}
         self.targets: dict[str, np.ndarray] = {}
@@ -67,7 +80,7 @@ class Source:
             self.count = len(self.rows)
         else:
             self.inputs = {name: self._checked(name, value) for name, value in net.named(x, net.inputs, "x").items()}
-            if y is not None:
+            if not predicting:
                 self.targets = self._checked_targets(y)
             self.count = self._common_count()
         if self.count == 0:
@@ -125,7 +138,7 @@ class Source:
         assert self.rows is not None
         x, y = self.rows.take(indices)
         where = f"{self.where} rows fetched from {indices[0]} on:".lstrip()
-        fetched = Source(self.net, x, y, where=where)
+        fetched = Source(self.net, x, y, where=where, predicting=self.predicting)
         if len(fetched) != len(indices):
             raise ShapeError("another number of examples", where=where, expected=len(indices), got=len(fetched))
         return fetched.batch(np.arange(len(indices)))
@@ -160,8 +173,8 @@ class Source:
         return x
 
     def _checked_targets(self, y: Any) -> dict[str, np.ndarray]:
-        if not self.net.losses:
-            raise ParameterError("the network has no loss", hint="make it with loss='softmax_cross_entropy', say")
+        if y is None:
+            raise DataError("there are no targets", where=self._place("y"), expected="class indices or values")
         targets = {}
         for name, values in self.net.named(y, self.net.outputs, "y").items():
             loss, shape, where = self.net.losses[name], self.net.outputs[name], self._place("y", name)

@@ -177,6 +177,8 @@ class Training:
         self.metrics = _metrics(net, metrics)
         self.callbacks, self.shuffle, self.layer_statistics = list(callbacks), shuffle, layer_statistics
         self.directory, self.checkpoint_seconds = run, checkpoint_seconds
+        if not checkpoint_seconds >= 0:
+            raise ParameterError("checkpoint_seconds must be ≥ 0", where="fit", got=repr(checkpoint_seconds))
         _check_batches(net, len(self.source), self.batch_size)
 
         self.params, self.state = parameters.copied(net.parameters), net.state
@@ -526,7 +528,7 @@ class _Interruption:
 
 def predict(net: Network, x: Any, *, batch_size: int = 1024) -> Any:
     """What the network says of examples-first data; see `Network.predict`."""
-    source = Source(net, x)
+    source = Source(net, x, predicting=True)
     made: dict[str, list[np.ndarray]] = {name: [] for name in net.outputs}
     for batch in consecutive(source, _whole("batch_size", batch_size)):
         outputs, _ = net.forward_pass(net.parameters, net.state, batch.inputs, Mode(False))
@@ -565,13 +567,9 @@ def measured(
 ) -> dict[str, float]:
     """Mean loss and metrics of a source, with the network's own parameters or those given."""
     params, state = net.parameters if params is None else params, net.state if state is None else state
-    if not net.losses:
-        raise ParameterError("the network has no loss", hint="make it with loss='softmax_cross_entropy', say")
     totals: dict[str, float] = dict.fromkeys(net.losses, 0.0)
     seen = []
     for inputs, targets, weight in consecutive(source, batch_size):
-        if not targets:
-            raise DataError("there are no targets to measure against", where="evaluate", hint="give y")
         outputs, _ = net.forward_pass(params, state, inputs, Mode(False))
         for name, loss in net.losses.items():
             each, _ = loss.forward(net.ops, outputs[name], targets[name])

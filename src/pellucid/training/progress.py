@@ -6,6 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from pellucid.errors import ParameterError
 from pellucid.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ def line(record: dict[str, Any], epochs: int) -> str:
 
 
 def shown(progress: bool | str) -> list[Callback]:
-    """The callback that ``progress`` asks for: ``"auto"`` is a bar on a terminal and lines elsewhere."""
+    """The callback that ``progress`` asks for: ``"auto"`` is a bar on a terminal and lines elsewhere, False nothing."""
+    if progress not in ("auto", True, False):
+        raise ParameterError("cannot be used as progress", where="fit", expected="'auto' or False", got=repr(progress))
     if progress is False:
         return []
     return [Bar() if sys.stderr.isatty() else Lines()]
