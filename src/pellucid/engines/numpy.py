@@ -13,6 +13,7 @@ from pellucid.engines.base import Array, Ops, Window
 
 PREFERENCE = 0
 BLOCK = 1 << 14  # elements: a block of operands and temporaries stays in the L2 cache
+CACHE = 1 << 18  # elements: patches that are gathered, multiplied once and forgotten
 
 
 def unavailable() -> str | None:
@@ -56,19 +57,24 @@ class NumpyOps(Ops):
     def affine_dA(self, W, dZ):
         return W.T @ dZ
 
-    # --- convolution: patches as the columns of a matrix, so that it is an affine layer's arithmetic
+    # --- convolution: patches as the columns of a matrix, so that it is an affine layer's arithmetic; a few rows of the
+    # image at a time, so that their patches, which hold every pixel k² times, never leave the cache
 
     def convolution(self, W, A_prev, b, window, groups):
-        patches, places = _patches(A_prev, window, groups)
-        Z = W.reshape(groups, W.shape[0] // groups, -1) @ patches
-        Z = Z.reshape(W.shape[0], *places, A_prev.shape[-1])
+        padded = _pad(A_prev, window, (), 0.0)
+        places = _places(padded.shape, window)
+        Z = np.empty((W.shape[0], *places, A_prev.shape[-1]), np.result_type(W, A_prev))
+        for rows, patches in _patches(padded, window, places, groups):
+            Z[:, rows] = (_by_group(W, groups) @ patches).reshape(Z[:, rows].shape)
         if b is not None:
             Z += b
         return Z
 
     def convolution_dW(self, dZ, A_prev, window, groups):
-        patches, _ = _patches(A_prev, window, groups)
-        dW = dZ.reshape(groups, dZ.shape[0] // groups, -1) @ patches.transpose(0, 2, 1)
+        padded = _pad(A_prev, window, (), 0.0)
+        dW = np.zeros((), dZ.dtype)
+        for rows, patches in _patches(padded, window, dZ.shape[1:-1], groups):
+            dW = dW + _by_group(dZ[:, rows], groups) @ patches.transpose(0, 2, 1)
         dW *= 1.0 / dZ.shape[-1]
         return dW.reshape(dZ.shape[0], A_prev.shape[0] // groups, *window.kernel)
 
@@ -77,13 +83,14 @@ class NumpyOps(Ops):
         return db.reshape(-1, *(1,) * (dZ.ndim - 1))
 
     def convolution_dA(self, W, dZ, shape, window, groups):
-        d_patches = W.reshape(groups, W.shape[0] // groups, -1).transpose(0, 2, 1) @ dZ.reshape(
-            groups, dZ.shape[0] // groups, -1
-        )
-        d_patches = d_patches.reshape(shape[0], -1, *dZ.shape[1:])
         dA_prev = np.zeros(_padded(shape, window), dZ.dtype)
-        for tap, part in enumerate(_taps(window, dZ.shape[1:-1])):
-            dA_prev[part] += d_patches[:, tap]
+        for rows in _blocks(dZ.shape[1:], shape[0] * math.prod(window.kernel)):
+            part = dZ[:, rows]
+            d_patches = _by_group(W, groups).transpose(0, 2, 1) @ _by_group(part, groups)
+            d_patches = d_patches.reshape(shape[0], -1, *part.shape[1:])
+            seen = dA_prev[:, rows.start * window.stride[0] :]
+            for tap, pixels in enumerate(_taps(window, part.shape[1:-1])):
+                seen[pixels] += d_patches[:, tap]
         return _unpadded(dA_prev, shape, window)
 
     # --- pooling: one pass for each tap of the window
@@ -264,26 +271,43 @@ def _taps(window: Window, places: tuple[int, ...]) -> Iterator[tuple[slice, ...]
         )
 
 
-def _patches(A_prev: Array, window: Window, groups: int) -> tuple[Array, tuple[int, ...]]:
-    """What the kernel sees from each place: (groups, C_prev / groups · taps, places · m), and the places."""
-    padded = _pad(A_prev, window, (), 0.0)
-    axes = range(len(window.kernel))
-    places = tuple(
-        (padded.shape[1 + i] - window.dilation[i] * (window.kernel[i] - 1) - 1) // window.stride[i] + 1 for i in axes
+def _places(padded: tuple[int, ...], window: Window) -> tuple[int, ...]:
+    """How many places the window takes along each axis of a padded image."""
+    return tuple(
+        (n - d * (k - 1) - 1) // s + 1
+        for n, k, s, d in zip(padded[1:-1], window.kernel, window.stride, window.dilation, strict=True)
     )
+
+
+def _by_group(A: Array, groups: int) -> Array:
+    """A (C, …) as a matrix for each group of channels, (groups, C / groups, everything else)."""
+    return A.reshape(groups, A.shape[0] // groups, -1)
+
+
+def _blocks(places: tuple[int, ...], taps: int) -> Iterator[slice]:
+    """Rows of places (rows, …, m), so many at a time that their patches of ``taps`` numbers each fit the cache."""
+    rows = max(1, CACHE // (taps * math.prod(places[1:])))
+    return (slice(start, min(start + rows, places[0])) for start in range(0, places[0], rows))
+
+
+def _patches(padded: Array, window: Window, places: tuple[int, ...], groups: int) -> Iterator[tuple[slice, Array]]:
+    """Rows of places, and what the kernel sees from them: (groups, C_prev / groups · taps, places · m)."""
     channel, *spatial, example = padded.strides
-    patches = np.lib.stride_tricks.as_strided(
+    seen = np.lib.stride_tricks.as_strided(
         padded,
         (padded.shape[0], *window.kernel, *places, padded.shape[-1]),
         (
             channel,
-            *(spatial[i] * window.dilation[i] for i in axes),
-            *(spatial[i] * window.stride[i] for i in axes),
+            *(n * d for n, d in zip(spatial, window.dilation, strict=True)),
+            *(n * s for n, s in zip(spatial, window.stride, strict=True)),
             example,
         ),
         writeable=False,
     )
-    return patches.reshape(groups, padded.shape[0] // groups * math.prod(window.kernel), -1), places
+    taps = padded.shape[0] * math.prod(window.kernel)
+    for rows in _blocks((*places, padded.shape[-1]), taps):
+        part = seen[(slice(None),) * (1 + len(window.kernel)) + (rows,)]
+        yield rows, part.reshape(groups, taps // groups, -1)
 
 
 def _update_in_place(rule, W: Array, dW: Array, slots: dict[str, Array], **now: Any) -> None:
