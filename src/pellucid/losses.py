@@ -365,8 +365,8 @@ class _Categorical(Loss):
     def judged(self, ops, A, Y):
         """Probabilities, or class indices where there are none, and classes (m,); the steps of sequences one by one."""
         classes = ops.to_numpy(Y if Y.ndim < A.ndim else Y.argmax(axis=-2))
-        P = np.moveaxis(ops.to_numpy(self.predict(ops, A)), -2, -1)
-        return P.reshape(-1, P.shape[-1]), classes.reshape(-1)
+        P = np.moveaxis(ops.to_numpy(self.predict(ops, A)), -1, 0)
+        return P.reshape(-1, P.shape[-1]), np.moveaxis(classes, -1, 0).reshape(-1)
 
     def _weight(self, ops, A, Y):
         if self.class_weight is None:
@@ -471,7 +471,7 @@ class Hinge(_Categorical):
     def judged(self, ops, A, Y):
         """Class indices: margins are not probabilities."""
         if Y.ndim == A.ndim:
-            decided, classes = ops.to_numpy(A) > 0, ops.to_numpy(Y) > 0
+            decided, classes = _examples_first(ops, A) > 0, _examples_first(ops, Y) > 0
             return decided.reshape(-1).astype(np.int64), classes.reshape(-1).astype(np.int64)
         margins, classes = super().judged(ops, A, Y)
         return margins.argmax(axis=-1), classes

@@ -64,7 +64,7 @@ class EarlyStopping(Callback):
         min_delta: float = 0.0,
         restore_best: bool = True,
     ) -> None:
-        if not isinstance(patience, int) or patience < 1:
+        if not isinstance(patience, int) or isinstance(patience, bool) or patience < 1:
             raise ParameterError(
                 "patience counts epochs", where="EarlyStopping", expected="1, 2, …", got=repr(patience)
             )
