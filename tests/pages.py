@@ -126,7 +126,7 @@ def run_console(block: Block, place: str, folder: Path) -> str:
             env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"},
         )
         assert done.returncode == block.exit, f"{place}: {line} ended with {done.returncode}\n{done.stderr}"
-        now += (done.stdout if done.returncode == 0 else done.stderr).rstrip("\n").splitlines()
+        now += (done.stdout or done.stderr).rstrip("\n").splitlines()
     return "\n".join(now) + "\n"
 
 
