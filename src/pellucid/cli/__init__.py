@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
-from pellucid.cli.common import Answer, Interrupted, Parser, UsageError, dumps, failure, note
+from pellucid.cli.common import Answer, Interrupted, Parser, UsageError, dumps, failure, note, with_flags
 
 VERBS = {
     "train": "train a network on data, measure it, and keep all of it in a run",
@@ -113,20 +112,5 @@ def _failed(problem: Exception, as_json: bool) -> int:
     if as_json:
         print(dumps({"error": document}), flush=True)
     else:
-        print(_with_flags(text), file=sys.stderr, flush=True)
+        print(with_flags(text), file=sys.stderr, flush=True)
     return code
-
-
-def _with_flags(text: str) -> str:
-    """Options as the command line writes them: ``missing='mean'`` becomes ``--missing mean``."""
-    names = (
-        "missing target task drop dates delimiter header encoding decimal channels image_size categorical batch_size"
-    )
-    pattern = rf"(?<![\w.-])({'|'.join(names.split())})=(?:'([\w.-]*)'|\[([^\]]*)\]|(\w+)|(?=\W|$))"
-
-    def flag(match: re.Match[str]) -> str:
-        value = next((each for each in match.groups()[1:] if each), "").replace("'", "").replace(",", "")
-        return f"--{match[1].replace('_', '-')} {value}".rstrip()
-
-    first, *rest = text.split("\n")
-    return "\n".join([first, *(re.sub(pattern, flag, line) if "hint:" in line else line for line in rest)])

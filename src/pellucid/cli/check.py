@@ -15,6 +15,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     from pellucid.cli.train import reading_flags
 
     parser.epilog = "Without DATA the examples are random. The exit code is 1 when a gradient is wrong."
+    parser.usage = "%(prog)s NET|RUN [DATA] [flags]"
     parser.add_argument("name", metavar="NET|RUN", help="a network of the zoo, a network file, a run, a saved network")
     parser.add_argument("data", nargs="?", metavar="DATA", help="examples to check on; default: random numbers")
     parser.add_argument("--batch", type=integer, default=8, metavar="N", help="how many examples (default: 8)")

@@ -7,6 +7,7 @@ import difflib
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -127,6 +128,20 @@ def failure(problem: Exception) -> tuple[dict[str, Any], str, int]:
     line = f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else 'no message'}"
     document = {"type": type(problem).__name__, "problem": str(problem), "hint": "this is a bug; --debug shows where"}
     return document, f"error: {line}\nthis is a bug; --debug shows where", 1
+
+
+def with_flags(text: str) -> str:
+    """Options as the command line writes them: ``missing='mean'`` becomes ``--missing mean``."""
+    names = (
+        "missing target task drop dates delimiter header encoding decimal channels image_size categorical batch_size"
+    )
+    pattern = rf"(?<![\w.-])({'|'.join(names.split())})=(?:'([\w.-]*)'|\[([^\]]*)\]|(\w+)|(?=\W|$))"
+
+    def flag(match: re.Match[str]) -> str:
+        value = next((each for each in match.groups()[1:] if each), "").replace("'", "").replace(",", "")
+        return f"--{match[1].replace('_', '-')} {value}".rstrip()
+
+    return "\n".join(line if line.startswith("  got:") else re.sub(pattern, flag, line) for line in text.split("\n"))
 
 
 def note(text: str = "") -> None:

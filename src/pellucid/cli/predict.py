@@ -8,7 +8,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from pellucid.cli.common import Answer, common_flags, note
+from pellucid.cli.common import Answer, common_flags, note, with_flags
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> Answer:
     unlabelled = {"target": False} if Path(args.data).exists() or args.data not in data.names() else {}
     dataset = data.load(args.data, like=preprocessor, **unlabelled)
     for line in dataset.report:
-        note(line)
+        note(with_flags(line))
     rows = Prepared(dataset, preprocessor)
     made = predictions(net, rows, rows.arrays()[0])
     columns = _columns(made, preprocessor, net, probabilities=args.probabilities)

@@ -12,6 +12,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """What ``step`` takes."""
     from pellucid.cli.train import reading_flags
 
+    parser.usage = "%(prog)s RUN|NET [DATA] [flags]"
     parser.add_argument("name", metavar="RUN|NET", help="a run, a network of the zoo, or a network file")
     parser.add_argument("data", nargs="?", metavar="DATA", help="examples; without it the training examples of the run")
     which = parser.add_mutually_exclusive_group()

@@ -18,6 +18,7 @@ from pellucid.cli.common import (
     natural,
     note,
     table,
+    with_flags,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ the loss
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What ``train`` takes. Flags that are not given are None: then the network's recipe decides."""
-    parser.epilog = _EPILOG
+    parser.usage, parser.epilog = "%(prog)s DATA [flags]\n       %(prog)s --resume RUN", _EPILOG
     parser.add_argument("data", nargs="?", metavar="DATA", help="a file, a folder, or a name of `pellucid data list`")
     add = parser.add_argument_group("network").add_argument
     add("--net", metavar="NAME|FILE.toml", help="a network of `pellucid zoo list` (default: mlp), or a file")
@@ -170,14 +171,17 @@ def _start(args: argparse.Namespace, say: Any) -> Answer:
 
 
 def _resume(args: argparse.Namespace, say: Any) -> Answer:
+    import tomli_w
+
     from pellucid.cli.experiment import Experiment
     from pellucid.errors import DataError, ParameterError
+    from pellucid.files import atomic_write
     from pellucid.network.saving import from_config
     from pellucid.runs import Run
 
     free = {"resume", "epochs", "json", "debug", "quiet", "no_plot", "threads", "run", "parser"}
     for name, value in vars(args).items():
-        if name not in free and value is not None:
+        if name not in free and value not in (None, False):
             raise UsageError(
                 f"--{name.replace('_', '-')} cannot be another than the run's: only --epochs can", args.parser
             )
@@ -191,7 +195,9 @@ def _resume(args: argparse.Namespace, say: Any) -> Answer:
         raise ParameterError(
             "a run can only grow", where="--epochs", expected=f"{training['epochs']} or more", got=args.epochs
         )
-    training["epochs"] = args.epochs or training["epochs"]
+    if args.epochs and args.epochs > training["epochs"]:
+        training["epochs"] = args.epochs
+        atomic_write(run.path / "config.toml", tomli_w.dumps(described))
     experiment = Experiment(described)
     then = run.environment.get("data_fingerprint")
     if experiment.dataset.fingerprint != then:
@@ -217,7 +223,6 @@ def _train(
     resume: bool,
 ) -> Answer:
     import shutil
-    import time
 
     from pellucid.cli.experiment import MODEL
     from pellucid.training.callbacks import Callback, EarlyStopping
@@ -240,7 +245,6 @@ def _train(
         validation = held_out if targets is None else (held_out, targets)
     begun = Begun()
     stopping = [EarlyStopping(training["patience"])] if training["patience"] else []
-    started = time.monotonic()
     run = create()
     with run:
         try:
@@ -266,14 +270,14 @@ def _train(
             if isinstance(failure, (KeyboardInterrupt, SystemExit)):
                 raise _interrupted(failure, run, say) from None
             raise
+        say("")
         try:
-            seconds = time.monotonic() - started
             net.save(run.path / MODEL)
             measured, confusion, closed = _measure(experiment, net, metrics, run)
             pictures = [] if args.no_plot else _pictures(run, history, confusion, experiment, say)
         except KeyboardInterrupt as failure:
             raise _interrupted(failure, run, say) from None
-    return _answer(experiment, net, run, history, seconds, measured, confusion, closed, pictures)
+    return _answer(experiment, net, run, history, measured, confusion, closed, pictures)
 
 
 def _measure(experiment: Experiment, net: Network, metrics: list[Any], run: Run) -> tuple[dict[str, Any], Any, str]:
@@ -319,7 +323,6 @@ def _answer(
     net: Network,
     run: Run,
     history: Any,
-    seconds: float,
     measured: dict[str, Any],
     confusion: Any,
     closed: str,
@@ -332,7 +335,7 @@ def _answer(
     document = {
         "run": str(run.path),
         "engine": net.ops.name,
-        "seconds": round(seconds, 3),
+        "seconds": round(sum(history["seconds"]), 3),
         "epochs": len(history),
         "best_epoch": kept_epoch(history) or len(history),
         "stopped": history.stopped,
@@ -405,7 +408,7 @@ def _describe(experiment: Experiment, net: Network, described: dict[str, Any], s
     counts = ", ".join(f"{len(rows):,} {part}" for part, rows in split._asdict().items())
     say(f"{dataset.name}: {len(dataset):,} examples of {shape} numbers, {what} ({counts})")
     for line in dict.fromkeys([*dataset.report, *experiment.preprocessor.report]):
-        say(f"  {line}")
+        say(f"  {with_flags(line)}")
     count = sum(leaf.size for tree in net.parameters.values() for leaf in tree.values())
     training = described["training"]
     optimizer = training["optimizer"]["type"]
