@@ -12,7 +12,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
-from pellucid.cli.common import Answer, Interrupted, Parser, UsageError, dumps, failure, note, with_flags
+from pellucid.cli.common import Answer, Interrupted, Parser, UsageError, dumps, failure, note, speak_plainly
 
 VERBS = {
     "train": "train a network on data, measure it, and keep all of it in a run",
@@ -44,9 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a stream that is not UTF-8 gets ? for what it cannot show
+    speak_plainly()
     as_json, debug = "--json" in given, "--debug" in given
     try:
         try:
@@ -112,5 +110,5 @@ def _failed(problem: Exception, as_json: bool) -> int:
     if as_json:
         print(dumps({"error": document}), flush=True)
     else:
-        print(with_flags(text), file=sys.stderr, flush=True)
+        print(text, file=sys.stderr, flush=True)
     return code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from pellucid.cli.common import Answer, common_flags, integer, natural
@@ -14,10 +15,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """What ``check`` takes."""
     from pellucid.cli.train import reading_flags
 
-    parser.epilog = "Without DATA the examples are random. The exit code is 1 when a gradient is wrong."
+    parser.epilog = "The exit code is 1 when a gradient is wrong."
     parser.usage = "%(prog)s NET|RUN [DATA] [flags]"
     parser.add_argument("name", metavar="NET|RUN", help="a network of the zoo, a network file, a run, a saved network")
-    parser.add_argument("data", nargs="?", metavar="DATA", help="examples to check on; default: random numbers")
+    parser.add_argument("data", nargs="?", metavar="DATA", help="default: the run's own, or random numbers")
     parser.add_argument("--batch", type=integer, default=8, metavar="N", help="how many examples (default: 8)")
     parser.add_argument("--entries", type=integer, default=20, metavar="N", help="entries of each array (default: 20)")
     parser.add_argument("--seed", type=natural, default=0, metavar="S", help="of random data and directions")
@@ -40,25 +41,21 @@ def _examples(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     """The network and examples last, (…, m)."""
     import numpy as np
 
-    from pellucid.cli.experiment import build, is_file, is_run, trained
+    from pellucid.cli.experiment import build, complete_file, is_file, is_run, trained
     from pellucid.cli.step import prepared
-    from pellucid.network.saving import from_config, read_toml
 
-    if args.data:
+    if args.data or (is_run(args.name) and not Path(args.name).is_file()):
         net, rows, _ = prepared(args)
         x, y = rows.take(np.arange(min(args.batch, len(rows))))
         return net, np.moveaxis(x, 0, -1), np.moveaxis(y, 0, -1) if y.ndim > 1 else y
     if is_run(args.name):
         net, _, _ = trained(args.name)
     elif is_file(args.name):
-        net = from_config({"loss": "mean_squared_error", **read_toml(args.name)}, where=args.name)
+        net = complete_file(args.name, loss="mean_squared_error")
     else:
         net = build(args.name, _SHAPE, _OUTPUTS, loss="softmax_cross_entropy")
     rng = np.random.default_rng(args.seed)
     X = {name: rng.standard_normal((*shape, args.batch)) for name, shape in net.inputs.items()}
-    for name in net.inputs:  # what an embedding reads are whole numbers; 0 is one of every layer's
-        if any(step.sources == (name,) and type(step.layer).__name__ == "Embedding" for step in net.steps):
-            X[name] = np.zeros_like(X[name])
     Y = {name: _targets(net.losses[name], shape, args.batch, rng) for name, shape in net.outputs.items()}
     return (net, next(iter(X.values())), next(iter(Y.values()))) if net.single else (net, X, Y)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import difflib
 import json
 import math
@@ -117,7 +118,8 @@ def failure(problem: Exception) -> tuple[dict[str, Any], str, int]:
     if isinstance(problem, PellucidError):
         parts = {name: getattr(problem, name) for name in ("problem", "where", "expected", "got", "hint")}
         said = {name: str(value) for name, value in parts.items() if value is not None}
-        return {"type": type(problem).__name__, **said}, f"{color('error:', 'red')} {problem}", 1
+        said |= {name: with_flags(said[name]) for name in ("problem", "where", "expected", "hint") if name in said}
+        return {"type": type(problem).__name__, **said}, f"{color('error:', 'red')} {with_flags(str(problem))}", 1
     if isinstance(problem, MemoryError):
         hint = "a smaller --batch-size, or fewer columns"
         return (
@@ -142,6 +144,23 @@ def with_flags(text: str) -> str:
         return f"--{match[1].replace('_', '-')} {value}".rstrip()
 
     return "\n".join(line if line.startswith("  got:") else re.sub(pattern, flag, line) for line in text.split("\n"))
+
+
+_PLAIN = dict(zip("·×…–−→←─│┤└⋮‖Ŷ≤≥⎡⎤⎢⎥⎣⎦", ". x ... - - -> <- - | | + : || Y <= >= [ ] | | [ ]".split(), strict=True))
+
+
+def speak_plainly() -> None:
+    """Write what a terminal that is not UTF-8 cannot show in other letters, instead of failing."""
+
+    def substitute(problem: UnicodeError) -> tuple[str, int]:
+        assert isinstance(problem, UnicodeEncodeError)
+        letters = problem.object[problem.start : problem.end]
+        return "".join(_PLAIN.get(letter, "?") for letter in letters), problem.end
+
+    codecs.register_error("pellucid", substitute)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="pellucid")
 
 
 def note(text: str = "") -> None:

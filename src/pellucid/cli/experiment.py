@@ -74,7 +74,7 @@ class Experiment:
         """
         wanted = {name: value for name, value in wanted.items() if value is not None}
         weighting = wanted.pop("class_weight", None)
-        said = read_toml(net) if is_file(net) else {}
+        said = read_toml(net) if is_file(net) else {"loss": zoo.find(net).recipe.loss}
         loss = _loss(wanted.pop("loss", said.get("loss")), self.task)
         if weighting:
             loss = self._weighted(loss)
@@ -226,6 +226,18 @@ def _from_file(
                 hint=f"leave {mend} out of the file: then the data decide",
             )
     return net
+
+
+def complete_file(path: str, **defaults: Any) -> Network:
+    """The network of a file that leaves nothing open."""
+    said = {**defaults, **read_toml(path)}
+    if "inputs" not in said and "input_shape" not in said:
+        raise ParameterError(
+            "the file leaves the input's shape open, and there are no data to take it from",
+            where=path,
+            hint="write input_shape = [4], say, into it, or give DATA to `pellucid step` or `pellucid check`",
+        )
+    return from_config(said, where=path)
 
 
 def _loss(named: Any, task: str) -> Any:

@@ -46,11 +46,10 @@ def _engines() -> Answer:
 
 def _net(name: str) -> Answer:
     from pellucid import zoo
-    from pellucid.cli.experiment import build, complete_network, is_file
-    from pellucid.network.saving import from_config, read_toml
+    from pellucid.cli.experiment import build, complete_file, complete_network, is_file
 
     if is_file(name):
-        net, about, document = from_config(read_toml(name), where=name), [heading(name)], {"file": name}
+        net, about, document = complete_file(name), [heading(name)], {"file": name}
     else:
         entry = zoo.find(name)
         net = build(name, _SHAPE, _OUTPUTS, loss="softmax_cross_entropy")

@@ -123,7 +123,7 @@ def _start(args: argparse.Namespace, say: Any) -> Answer:
     seed = args.seed or 0
     described: dict[str, Any] = {
         "net": os.path.abspath(net_name) if is_file(net_name) else net_name,
-        "data": reading(args),
+        "data": reading(args, standardize=recipe.standardize),
         "split": {
             "validation": 0.1 if args.validation is None else args.validation,
             "test": 0.1 if args.test is None else args.test,
@@ -428,8 +428,8 @@ def _interrupted(failure: BaseException, run: Run, say: Any) -> Interrupted:
     )
 
 
-def reading(args: argparse.Namespace) -> dict[str, Any]:
-    """How the data are read, as a run's config holds it."""
+def reading(args: argparse.Namespace, *, standardize: bool = True) -> dict[str, Any]:
+    """How the data are read, as a run's config holds it; ``standardize`` is what the network wants."""
     options = {
         "source": os.path.abspath(args.data) if os.path.exists(args.data) else args.data,
         "target": os.path.abspath(args.target) if args.target and os.path.isfile(args.target) else args.target,
@@ -448,7 +448,7 @@ def reading(args: argparse.Namespace) -> dict[str, Any]:
     if args.target and args.target.lstrip("-").isdigit():
         options["target"] = int(args.target)
     return {name: value for name, value in options.items() if value is not None} | {
-        "standardize": not args.no_standardize,
+        "standardize": standardize and not args.no_standardize,
         "categories_as": args.categorical or "one-hot",
     }
 
