@@ -1,22 +1,63 @@
-"""Two small helps for the documentation: docstrings as pellucid writes them, and formulas that need no network."""
+"""Small helps for the documentation: docstrings as pellucid writes them, references of whole rooms, formulas without a network."""
 
 from __future__ import annotations
 
+import ast
 import re
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 
 _SECTIONS = re.compile(r"(Arguments|Attributes|Returns|Raises|Source|Shapes):\s*(.*)")
+SOURCES = Path(__file__).resolve().parents[2] / "src"
 _LITERAL = re.compile(r"(``.+?``|`[^`]+`)")
 
 
 def setup(app: Any) -> dict[str, Any]:
+    app.connect("source-read", with_rooms)
     app.connect("autodoc-process-docstring", as_rst)
     app.connect("autodoc-skip-member", skipped)
     app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
     return {"parallel_read_safe": True}
+
+
+def with_rooms(app: Any, page: str, source: list[str]) -> None:
+    """What changes as the house grows is listed when the pages are read.
+
+    ``@modules NAME …`` becomes the reference of these modules, and of every module in those that are rooms;
+    ``@pages PATTERN …`` the list of the pages there are.
+    """
+    source[0] = re.sub(
+        r"^@modules (.+)$",
+        lambda line: "\n".join(_reference(module) for name in line[1].split() for module in modules(name)),
+        source[0],
+        flags=re.MULTILINE,
+    )
+    source[0] = re.sub(
+        r"^@pages (.+)$",
+        lambda line: "\n".join(
+            str(path.relative_to(app.srcdir).with_suffix(""))
+            for pattern in line[1].split()
+            for path in sorted(Path(app.srcdir).glob(pattern))
+        ),
+        source[0],
+        flags=re.MULTILINE,
+    )
+
+
+def modules(name: str) -> list[str]:
+    """The module, or the modules of the room, that define anything, by their full names."""
+    place = SOURCES.joinpath(*name.split("."))
+    files = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+    defining = (ast.FunctionDef, ast.ClassDef)
+    found = [file for file in files if any(isinstance(node, defining) for node in ast.parse(file.read_text("utf-8")).body)]
+    return [".".join(file.relative_to(SOURCES).with_suffix("").parts).removesuffix(".__init__") for file in found]
+
+
+def _reference(module: str) -> str:
+    return f"## {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n```\n"
 
 
 def inline_math(writer: Any, node: nodes.math) -> None:
@@ -53,8 +94,12 @@ def as_rst(app: Any, what: str, name: str, thing: Any, options: Any, lines: list
             block, position = _indented(lines, position)
             done += ["", "::", "", *(f"   {each}" for each in block), ""]
         else:
-            done.append(_escaped(line))
-            position += 1
+            paragraph = []
+            while position < len(lines) and lines[position].strip() and not _SECTIONS.fullmatch(lines[position]):
+                paragraph.append(lines[position].strip())
+                position += 1
+            done.append(_escaped(" ".join(paragraph)))
+            position += not paragraph
     lines[:] = done
 
 
@@ -73,15 +118,17 @@ def _items(block: list[str], title: str) -> list[str]:
     """``name: text`` at the first level of a section as a list; other text as a paragraph."""
     level = min((len(line) - len(line.lstrip()) for line in block if line.strip()), default=0)
     listed = title in ("Arguments", "Attributes", "Raises")
-    done: list[str] = []
+    done: list[tuple[str, str]] = []
     for line in block:
         text, begins = line.strip(), len(line) - len(line.lstrip()) == level
         item = re.fullmatch(r"([\w*, ]+): (.*)", text) if listed and begins else None
         if item:
-            done.append(f"- ``{item[1]}``: {_escaped(item[2])}")
-        elif text:
-            done.append(f"{'  ' if done and listed else ''}{_escaped(text)}")
-    return done
+            done.append((f"- ``{item[1]}``: ", item[2]))
+        elif done:
+            done[-1] = (done[-1][0], f"{done[-1][1]} {text}")
+        else:
+            done.append(("", text))
+    return [mark + _escaped(text) for mark, text in done]
 
 
 def _escaped(text: str) -> str:
