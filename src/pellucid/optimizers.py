@@ -312,9 +312,9 @@ class Adam(Optimizer):
     def rule(self, xp, W, dW, slots, *, learning_rate, t):
         m = self.beta1 * slots["m"] + (1 - self.beta1) * dW
         v = self.beta2 * slots["v"] + (1 - self.beta2) * xp.square(dW)
-        m_hat = m / (1 - self.beta1**t)
-        v_hat = v / (1 - self.beta2**t)
-        return W - learning_rate * m_hat / (xp.sqrt(v_hat) + self.epsilon), {"m": m, "v": v}
+        rate = learning_rate / (1 - self.beta1**t)  # α m̂ = rate m: numbers are divided here, not arrays
+        v_hat = v * (1 / (1 - self.beta2**t))
+        return W - rate * m / (xp.sqrt(v_hat) + self.epsilon), {"m": m, "v": v}
 
 
 @optimizers.register("adamw")

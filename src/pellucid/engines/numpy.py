@@ -12,7 +12,7 @@ import numpy as np
 from pellucid.engines.base import Array, Ops, Window
 
 PREFERENCE = 0
-BLOCK = 1 << 14  # elements: a block of operands and temporaries stays in the L2 cache
+BLOCK = 1 << 15  # elements: a block of operands and temporaries stays in the L2 cache
 CACHE = 1 << 18  # elements: patches that are gathered, multiplied once and forgotten
 
 
@@ -52,7 +52,8 @@ class NumpyOps(Ops):
         return dW
 
     def affine_db(self, dZ):
-        return dZ.mean(axis=1, keepdims=True)
+        m = dZ.shape[-1]
+        return dZ @ np.full((m, 1), 1.0 / m, dZ.dtype)
 
     def affine_dA(self, W, dZ):
         return W.T @ dZ
@@ -169,7 +170,7 @@ class NumpyOps(Ops):
         if Y.ndim == Z.ndim:
             fit = (Y * shifted).sum(axis=axis) - Y.sum(axis=axis) * log_total.squeeze(axis)
         else:
-            fit = (np.take_along_axis(shifted, np.expand_dims(Y, axis), axis) - log_total).squeeze(axis)
+            fit = shifted[_own(Y, axis)] - log_total.squeeze(axis)
         if smoothing:
             fit = (1.0 - smoothing) * fit + smoothing * (shifted - log_total).mean(axis=axis)
         return -fit, P
@@ -179,8 +180,7 @@ class NumpyOps(Ops):
         if Y.ndim == P.ndim:
             return P - ((1.0 - smoothing) * Y + smoothing / n)
         dZ = P - smoothing / n if smoothing else P.copy()
-        index = np.expand_dims(Y, axis)
-        np.put_along_axis(dZ, index, np.take_along_axis(dZ, index, axis) - (1.0 - smoothing), axis)
+        dZ[_own(Y, axis)] -= 1.0 - smoothing
         return dZ
 
     # --- embedding
@@ -234,6 +234,13 @@ class NumpyOps(Ops):
             else:
                 _update_in_place(rule, W, dW, W_slots, learning_rate=learning_rate, t=t)
         return params, slots
+
+
+def _own(Y: Array, axis: int) -> tuple[Array, ...]:
+    """The index of each example's own class: classes Y (m,) or (T, m) lie along ``axis`` of what is indexed."""
+    index = [np.arange(n).reshape((n,) + (1,) * (Y.ndim - 1 - k)) for k, n in enumerate(Y.shape)]
+    index.insert(axis % (Y.ndim + 1), Y)
+    return tuple(index)
 
 
 def _padded(shape: tuple[int, ...], window: Window, places: tuple[int, ...] = ()) -> tuple[int, ...]:

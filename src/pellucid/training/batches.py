@@ -113,10 +113,7 @@ class Source:
         indices = self._absolute(chosen)
         if self.rows is not None:
             return self._fetched(indices)._replace(weight=weight)
-        inputs = {
-            name: self._on_engine(np.ascontiguousarray(np.moveaxis(x[indices], 0, -1), dtype=self.net.dtype))
-            for name, x in self.inputs.items()
-        }
+        inputs = {name: self._on_engine(self._examples_last(x[indices])) for name, x in self.inputs.items()}
         targets = {name: self._on_engine(Y[..., indices]) for name, Y in self.targets.items()}
         return Batch(inputs, targets, weight)
 
@@ -130,6 +127,10 @@ class Source:
         for values in [*inputs.values(), *targets.values(), *([] if weight is None else [weight])]:
             digest.update(self.net.ops.to_numpy(values).tobytes())
         return digest.hexdigest()[:16]
+
+    def _examples_last(self, x: np.ndarray) -> np.ndarray:
+        x = x.astype(self.net.dtype, copy=False)
+        return x.T if x.ndim == 2 else np.ascontiguousarray(np.moveaxis(x, 0, -1))  # a matrix is read either way
 
     def _absolute(self, chosen: np.ndarray) -> np.ndarray:
         return chosen if self.indices is None else self.indices[chosen]

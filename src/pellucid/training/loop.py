@@ -103,7 +103,7 @@ def fit(
         optimizer=optimizer,
         validation=validation,
         metrics=metrics,
-        callbacks=[*_callbacks(callbacks), *shown(progress)],
+        callbacks=[*checked_callbacks(callbacks), *shown(progress)],
         shuffle=shuffle,
         seed=seed,
         layer_statistics=layer_statistics,
@@ -199,7 +199,7 @@ class Training:
     @progress.setter
     def progress(self, progress: Progress) -> None:
         self.epoch, self.t, self.slots, self.schedule_state, self.history = progress
-        self.history.stopped = None
+        self.history.stopped = self.history.restored_epoch = None
 
     def run(self, *, until: int | None = None) -> History:
         """Train until the last epoch, until epoch ``until`` or until a stop; the network gets what was learned."""
@@ -640,7 +640,12 @@ def _whole(what: str, value: Any, *, least: int = 1) -> int:
     return int(value)
 
 
-def _callbacks(given: Any) -> list[Callback]:
+def checked_callbacks(given: Any) -> list[Callback]:
+    """Callbacks, or the one given, as a list.
+
+    Raises:
+        ParameterError: something else among them.
+    """
     callbacks = [given] if isinstance(given, Callback) else list(given)
     for each in callbacks:
         if not isinstance(each, Callback):
