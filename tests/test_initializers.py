@@ -10,6 +10,7 @@ from pellucid import initializers
 from pellucid.errors import ParameterError, ShapeError
 from pellucid.initializers import (
     Constant,
+    FanInUniform,
     HeNormal,
     HeUniform,
     Identity,
@@ -37,6 +38,7 @@ RANDOM = {  # standard deviation, and the bound of the uniform ones
     HeUniform(): (math.sqrt(2 / 500), math.sqrt(6 / 500)),
     LeCunNormal(): (math.sqrt(1 / 500), None),
     LeCunUniform(): (math.sqrt(1 / 500), math.sqrt(3 / 500)),
+    FanInUniform(2.4): (2.4 / 500 / math.sqrt(3), 2.4 / 500),
 }
 EVERY = [*RANDOM, Constant(0.5), Zeros(), Ones(), Orthogonal(1.5), Identity(0.5)]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pellucid import schedules
 from pellucid.errors import ParameterError
 from pellucid.registry import config
-from pellucid.schedules import Constant, Cosine, Exponential, OneCycle, ReduceOnPlateau, Step, WarmUp
+from pellucid.schedules import Constant, Cosine, Exponential, OneCycle, Piecewise, ReduceOnPlateau, Step, WarmUp
 
 EVERY = [
     Constant(0.3),
@@ -21,6 +21,7 @@ EVERY = [
     WarmUp(2, then=Cosine(0.1)),
     WarmUp(0.5, then=ReduceOnPlateau(0.1), start=0.0),
     OneCycle(0.4, rise=0.25),
+    Piecewise([0.4, 0.1, 0.2], [2, 3.5]),
     ReduceOnPlateau(0.1, factor=0.5, patience=1, minimum=0.001, threshold=0.0),
 ]
 
@@ -76,6 +77,9 @@ def test_text_numbers_and_nesting_are_read():
         (WarmUp(2, then=Cosine(1.0)), 6, 0.5),
         (WarmUp(2, then=Cosine(1.0)), 10, 0.0),
         (WarmUp(20, then=Cosine(1.0), start=0.0), 10, 0.5),
+        (Piecewise([0.5, 0.2, 0.1], [2, 5]), 1.99, 0.5),
+        (Piecewise([0.5, 0.2, 0.1], [2, 5]), 2, 0.2),
+        (Piecewise([0.5, 0.2, 0.1], [2, 5]), 9, 0.1),
         (OneCycle(1.0, rise=0.25, start=0.04), 0, 0.04),
         (OneCycle(1.0, rise=0.25, start=0.04), 1.25, 0.52),
         (OneCycle(1.0, rise=0.25), 2.5, 1.0),
@@ -147,6 +151,9 @@ def test_other_schedules_remember_nothing():
         (lambda: WarmUp(0), "WarmUp: epochs"),
         (lambda: WarmUp(1, then="cosin(1)"), "WarmUp, then: unknown schedule 'cosin'(.|\n)*did you mean 'cosine'"),
         (lambda: OneCycle(0.1, rise=1), "OneCycle: rise"),
+        (lambda: Piecewise([0.1, 0.2], [3, 2]), "Piecewise: cannot be used as ends"),
+        (lambda: Piecewise([0.1, -0.2], [3]), "Piecewise: cannot be used as rates"),
+        (lambda: Piecewise([0.1, 0.2], [3, 4]), "an end of each but the last(.|\n)*expected: 3 rates"),
         (lambda: ReduceOnPlateau(0.1, factor=1), "ReduceOnPlateau: factor"),
         (lambda: ReduceOnPlateau(0.1, minimum=0.2), "minimum is above the initial rate"),
         (lambda: ReduceOnPlateau(0.1).observe({}, None), "no validation loss(.|\n)*fit"),

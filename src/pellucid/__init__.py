@@ -15,17 +15,17 @@ _ROOMS = {
     "pellucid.layers": (
         "Activation Add AveragePool1D AveragePool2D BatchNorm Concat Conv1D Conv2D ConvTranspose2D Crop2D Dense "
         "Dropout ELU Embedding Flatten GELU GlobalAveragePool GlobalMaxPool HardSigmoid Identity Input Layer "
-        "LayerNorm LeakyReLU LocalResponseNorm LpPool2D MaxPool1D MaxPool2D Maxout Multiply PReLU ReLU Reshape "
-        "SELU ScaledTanh SiLU Sigmoid Softmax Softplus Split StochasticPool2D Subsample2D Tanh Upsample2D "
-        "ZeroPad2D"
+        "LayerNorm LeakyReLU LocalResponseNorm LpPool2D MaxPool1D MaxPool2D Maxout Multiply PReLU RBF ReLU Rescale "
+        "Reshape SELU ScaledTanh Shortcut2D SiLU Sigmoid Softmax Softplus Split StochasticPool2D Subsample2D Tanh "
+        "Upsample2D ZeroPad2D"
     ),
     "pellucid.network": "Graph Sequential from_config load",
     "pellucid.losses": (
-        "AbsoluteError BinaryCrossEntropy CrossEntropy Hinge Huber MeanSquaredError SigmoidCrossEntropy "
-        "SoftmaxCrossEntropy SquaredError"
+        "AbsoluteError BinaryCrossEntropy CodeDistance CrossEntropy Hinge Huber MaximumAPosteriori MeanSquaredError "
+        "SigmoidCrossEntropy SoftmaxCrossEntropy SquaredError"
     ),
     "pellucid.optimizers": "AdaGrad Adadelta Adam AdamW GradientDescent Lion Momentum Nesterov RMSprop",
-    "pellucid.schedules": "Constant Cosine Exponential OneCycle ReduceOnPlateau Step WarmUp",
+    "pellucid.schedules": "Constant Cosine Exponential OneCycle Piecewise ReduceOnPlateau Step WarmUp",
     "pellucid.regularizers": "L1 L2 Elastic MaxNorm",
     "pellucid.training.callbacks": "Callback EarlyStopping",
     "pellucid.training.history": "History",

@@ -262,6 +262,24 @@ class LeCunUniform(_LeCun):
     uniform = True
 
 
+@initializers.register("fan_in_uniform")
+@dataclass(frozen=True)
+class FanInUniform(Initializer):
+    """U[-r, r) with r = bound / fan_in: LeNet-5's start.
+
+    Arguments:
+        bound: r times the number of inputs, > 0.
+
+    Source:
+        LeCun, Bottou, Bengio & Haffner 1998, "Gradient-Based Learning Applied to Document Recognition", appendix A.
+    """
+
+    bound: float = number("(0, inf)", 2.4)
+
+    def __call__(self, rng, shape, *, fan_in, fan_out, dtype=np.float32):
+        return _uniform(rng, shape, -self.bound / fan_in, self.bound / fan_in, dtype)
+
+
 @initializers.register("orthogonal")
 @dataclass(frozen=True)
 class Orthogonal(Initializer):

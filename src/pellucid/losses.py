@@ -27,7 +27,7 @@ get = losses.get
 class Cache(NamedTuple):
     """What a loss's backward reads."""
 
-    A: Array  # the outputs, or the probabilities that a fused loss made of them
+    A: Array  # the outputs, or what a fused loss made of them: probabilities, or dA itself
     Y: Array  # the targets as `targets` returned them
     weight: Array | None  # class weight of each loss, or None
 
@@ -436,6 +436,79 @@ class CrossEntropy(_Categorical):
         if Y.ndim == A.ndim:
             return Y
         return (xp.arange(A.shape[-2])[:, None] == Y[..., None, :]).astype(A.dtype)
+
+
+@dataclass(frozen=True)
+class _Penalties(_Categorical):
+    """Losses of outputs that are penalties, such as `RBF`'s: the smallest wins."""
+
+    def predict(self, ops, A):
+        """Probabilities: softmax(-A)."""
+        return ops.softmax(-A, -2)
+
+    def _right(self, xp, A, Y):
+        return CrossEntropy._distribution(xp, A, Y)
+
+
+@losses.register("code_distance", "rbf_mse")
+@dataclass(frozen=True)
+class CodeDistance(_Penalties):
+    """The penalty of the right class alone: L = A_y, dA = Y.
+
+    With LeNet-5's radial basis functions the squared distance of F6 from the code of the right class.
+
+    Arguments:
+        class_weight: weight of each class's losses: a mapping, or a sequence in class order.
+
+    Source: LeCun et al. 1998, equation 8.
+    """
+
+    def forward(self, ops, A, Y):
+        right, weight = self._right(ops.xp, A, Y), self._weight(ops, A, Y)
+        losses_ = (A * right).sum(axis=-2)
+        return _per_example(losses_ if weight is None else weight * losses_), Cache(A, Y, weight)
+
+    def backward(self, ops, cache):
+        dA = self._right(ops.xp, cache.A, cache.Y)
+        return dA if cache.weight is None else dA * cache.weight[..., None, :]
+
+    def equations(self):
+        return {"L": "Σ Y A", "dA": "Y"}
+
+
+@losses.register("maximum_a_posteriori", "map")
+@dataclass(frozen=True)
+class MaximumAPosteriori(_Penalties):
+    """The penalty of the right class against those of the others: L = A_y + log(e^-j + Σ_i e^-A_i).
+
+    dA_i = Y_i - e^-A_i / (e^-j + Σ_k e^-A_k). The classes compete, and e^-j stands for all that is none of them: a
+    wrong penalty already larger than j is pushed no further.
+
+    Arguments:
+        rubbish: j, the penalty of belonging to no class, > 0. The paper does not give its value.
+        class_weight: weight of each class's losses: a mapping, or a sequence in class order.
+
+    Source: LeCun et al. 1998, equation 9.
+    """
+
+    rubbish: float = number("(0, inf)", 10.0, kw_only=True)
+
+    def forward(self, ops, A, Y):
+        xp = ops.xp
+        right, weight = self._right(xp, A, Y), self._weight(ops, A, Y)
+        top = xp.maximum(-A.min(axis=-2), -self.rubbish)
+        terms = xp.exp(-A - top[..., None, :])
+        total = terms.sum(axis=-2) + xp.exp(-self.rubbish - top)
+        losses_ = (A * right).sum(axis=-2) + top + xp.log(total)
+        d_losses = right - terms / total[..., None, :]
+        return _per_example(losses_ if weight is None else weight * losses_), Cache(d_losses, Y, weight)
+
+    def backward(self, ops, cache):
+        return cache.A if cache.weight is None else cache.A * cache.weight[..., None, :]
+
+    def equations(self):
+        j = f"{self.rubbish:g}"
+        return {"L": f"Σ Y A + log(e^-{j} + Σ e^-A)", "dA": f"Y - e^-A / (e^-{j} + Σ e^-A)"}
 
 
 @losses.register("hinge")

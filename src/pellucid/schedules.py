@@ -6,6 +6,7 @@ and the last of ``epochs`` epochs with ``U`` updates each is at ``epochs - 1/U``
 
 from __future__ import annotations
 
+import bisect
 import math
 from dataclasses import MISSING, dataclass, field, fields
 from numbers import Integral, Real
@@ -130,6 +131,44 @@ class Step(Schedule):
 
     def rate(self, epoch: float, epochs: float, state: dict[str, Any]) -> float:
         return self.initial * self.factor ** (epoch // self.every)
+
+
+@schedules.register("piecewise")
+@dataclass(frozen=True)
+class Piecewise(Schedule):
+    """A rate for each part of the run, as written down beforehand: α(t) = rates[i] between ends[i-1] and ends[i].
+
+    Arguments:
+        rates: of each part.
+        ends: epochs at which all parts but the last end, rising.
+
+    Source:
+        As LeCun et al. 1998, section III.A, lower LeNet-5's.
+    """
+
+    rates: Any = (0.01, 0.001)
+    ends: Any = (10,)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("rates", "ends"):
+            values = getattr(self, name)
+            plain = isinstance(values, (tuple, list)) and all(isinstance(n, Real) and float(n) >= 0 for n in values)
+            if not plain or (name == "ends" and list(values) != sorted(set(values))):
+                raise ParameterError(
+                    f"cannot be used as {name}", where="Piecewise", expected="numbers ≥ 0, the ends rising", got=values
+                )
+            object.__setattr__(self, name, tuple(map(float, values)))
+        if len(self.rates) != len(self.ends) + 1:
+            raise ParameterError(
+                "one rate for each part, and an end of each but the last",
+                where="Piecewise",
+                expected=f"{len(self.ends) + 1} rates",
+                got=self.rates,
+            )
+
+    def rate(self, epoch: float, epochs: float, state: dict[str, Any]) -> float:
+        return self.rates[bisect.bisect_right(self.ends, epoch)]
 
 
 @schedules.register("exponential")

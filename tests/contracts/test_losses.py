@@ -20,7 +20,7 @@ from pellucid.registry import config
 class Row(NamedTuple):
     loss: Any
     output_shape: tuple[int, ...]
-    outputs: str  # "values", "logits", "probabilities" or "softmax"
+    outputs: str  # "values", "logits", "probabilities", "softmax" or "penalties"
     targets: str  # "values", "yes-no", "soft", "signs", "index", "index row" or "distribution"
 
 
@@ -58,6 +58,13 @@ TABLE = [
             *(({"label_smoothing": 0.2}, {"class_weight": {2: 3.0}, "label_smoothing": 0.3}) if smooth else ()),
         )
     ),
+    *(
+        Row(loss(**options), shape, "penalties", targets)
+        for loss in (pl.CodeDistance, pl.MaximumAPosteriori)
+        for shape in [(3,), (4, 3)]
+        for targets in ("index", "one-hot", "distribution")
+        for options in ({}, {"class_weight": WEIGHTS}, *([{"rubbish": 1.5}] if loss is pl.MaximumAPosteriori else []))
+    ),
     Row(pl.SoftmaxCrossEntropy(), (2,), "logits", "index"),
     *(
         Row(pl.Hinge(class_weight=weight), shape, "logits", targets)
@@ -84,6 +91,8 @@ def outputs_and_targets(row: Row, m: int, rng: np.random.Generator, dtype: str) 
         A = rng.uniform(0.05, 0.95, shape)
     elif row.outputs == "softmax":
         A = np.exp(A) / np.exp(A).sum(axis=-2, keepdims=True)
+    elif row.outputs == "penalties":
+        A = np.square(A)
     index = rng.integers(n, size=(*row.output_shape[:-1], m))
     one_hot = np.moveaxis(np.eye(n)[index], -1, -2)
     Y = {
@@ -243,6 +252,22 @@ def test_values_for_classes(ops):
     np.testing.assert_allclose(value(smooth, A3, Y, ops), -(q * np.log(P)).sum(axis=0))
     # margins of class 1 in the first example: 1 + 2 - 0.5 and 1 - 1 - 0.5; of class 2 in the second none
     np.testing.assert_allclose(value(pl.Hinge(), A3, Y, ops), [2.5, 0.0])
+
+
+def test_values_for_penalties(ops):
+    A, Y = np.array([[2.0, 0.5], [0.5, 40.0], [1.0, 3.0]]), np.array([1, 1])
+    np.testing.assert_allclose(value(pl.CodeDistance(), A, Y, ops), [0.5, 40.0])
+    expected = A[Y, [0, 1]] + np.log(np.exp(-3.0) + np.exp(-A).sum(axis=0))
+    loss = pl.MaximumAPosteriori(rubbish=3.0)
+    np.testing.assert_allclose(value(loss, A, Y, ops), expected)
+    P = ops.to_numpy(loss.predict(ops, ops.asarray(A)))
+    np.testing.assert_array_equal(P.argmax(axis=0), A.argmin(axis=0), "the smallest penalty is the likeliest class")
+    # Far beyond j a wrong class is pushed no further, and nothing overflows.
+    far = np.array([[0.0], [1e4], [1e4]])
+    _, cache = loss.forward(ops, ops.asarray(far), ops.asarray(np.array([0])))
+    np.testing.assert_allclose(ops.to_numpy(loss.backward(ops, cache))[1:], 0, atol=1e-12)
+    worst = value(loss, np.array([[1e4], [0.0], [1e4]]), np.array([0]), ops)
+    np.testing.assert_allclose(worst, 1e4 + np.log(1 + np.exp(-3.0)))
 
 
 def test_values_for_yes_or_no(ops):

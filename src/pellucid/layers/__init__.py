@@ -37,13 +37,17 @@ from pellucid.layers.pool import (
     StochasticPool2D,
     Subsample2D,
 )
+from pellucid.layers.rbf import RBF
+from pellucid.layers.rescale import Rescale
 from pellucid.layers.shape import Flatten, Reshape, Split
+from pellucid.layers.shortcut import Shortcut2D
 from pellucid.layers.spatial import Crop2D, Upsample2D, ZeroPad2D
 
 __all__ = [
     "ELU",
     "GELU",
     "PREDICT",
+    "RBF",
     "SELU",
     "Activation",
     "Add",
@@ -77,8 +81,10 @@ __all__ = [
     "Node",
     "PReLU",
     "ReLU",
+    "Rescale",
     "Reshape",
     "ScaledTanh",
+    "Shortcut2D",
     "SiLU",
     "Sigmoid",
     "Softmax",

@@ -1,4 +1,4 @@
-"""The zoo: networks that can be named. A module placed in this folder with an ``ENTRY`` is a member."""
+"""The zoo: networks that can be named. A module in this folder with an ``ENTRY`` or ``ENTRIES`` is a member."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def entries() -> dict[str, Entry]:
         for module in pkgutil.iter_modules(__path__)
         if module.name != "base"
     ]
-    return {module.ENTRY.name: module.ENTRY for module in modules}
+    members = [entry for module in modules for entry in getattr(module, "ENTRIES", None) or [module.ENTRY]]
+    return {entry.name: entry for entry in members}
 
 
 def find(name: str) -> Entry:

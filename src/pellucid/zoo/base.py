@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pellucid.errors import ShapeError
 from pellucid.network.base import Network
 
 
@@ -18,12 +19,16 @@ class Recipe:
         batch_size: examples per update.
         epochs: at most.
         patience: of early stopping on validation loss, in epochs; None trains to the last epoch.
+        loss: by name; None is the usual one of the task.
+        standardize: False for a network that reads pixels from 0 to 1 and numbers as they are.
     """
 
     optimizer: str = "adam(1e-3)"
     batch_size: int = 64
     epochs: int = 30
     patience: int | None = 5
+    loss: str | None = None
+    standardize: bool = True
 
     def batch_for(self, m: int) -> int:
         """Examples per update for m training examples: fewer where there are few, so that an epoch has 16 updates.
@@ -65,3 +70,30 @@ class Entry:
             "deviations": list(self.deviations),
             "recipe": vars(self.recipe),
         }
+
+
+def as_image(shape: Sequence[int], net: str) -> tuple[int, int, int]:
+    """(channels, height, width) of an input, as numbers.
+
+    Raises:
+        ShapeError: it is no image, or its axes look swapped.
+    """
+    given = tuple(shape)
+    if len(given) != 3:
+        raise ShapeError(
+            "reads images",
+            where=net,
+            expected="(channels, height, width)",
+            got=given,
+            hint=f"add the channel axis: {(1, *given)}" if len(given) == 2 else None,
+        )
+    channels, height, width = given
+    if width <= 4 < min(channels, height):
+        raise ShapeError(
+            "the last axis looks like the channels",
+            where=net,
+            expected="(channels, height, width)",
+            got=given,
+            hint=f"channels come first: {(width, channels, height)}; move them by x.transpose(0, 3, 1, 2)",
+        )
+    return channels, height, width
