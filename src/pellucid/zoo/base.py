@@ -20,6 +20,7 @@ class Recipe:
         epochs: at most.
         patience: of early stopping on validation loss, in epochs; None trains to the last epoch.
         loss: by name; None is the usual one of the task.
+        regularizer: of the weights; None has none.
         standardize: False for a network that reads pixels from 0 to 1 and numbers as they are.
     """
 
@@ -28,6 +29,7 @@ class Recipe:
     epochs: int = 30
     patience: int | None = 5
     loss: str | None = None
+    regularizer: str | None = None
     standardize: bool = True
 
     def batch_for(self, m: int) -> int:
