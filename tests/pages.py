@@ -102,7 +102,8 @@ def run_python(block: Block, place: str, namespace: dict[str, Any], folder: Path
         with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
             exec(code, namespace)
     except Exception as problem:
-        assert block.raises == type(problem).__name__, f"{place}:\n{traceback.format_exc()}"
+        if block.raises != type(problem).__name__:
+            raise AssertionError(f"{place}:\n{traceback.format_exc()}") from problem
         return f"{type(problem).__name__}: {problem}"
     assert not block.raises, f"{place}: should have raised {block.raises}"
     return printed.getvalue()

@@ -1,12 +1,12 @@
-"""What the documentation says is what happens: every block runs, every module has its reference, links lead somewhere."""
+"""What the documentation says is what happens: blocks run, rooms and layers have their place, links lead somewhere."""
 
 from __future__ import annotations
 
 import re
 
 import pytest
-from pages import LANGUAGES, ROOT, agrees, blocks, pages, run_page
 
+from pages import LANGUAGES, ROOT, agrees, blocks, pages, run_page
 from pellucid.layers import layers
 
 

@@ -1,4 +1,4 @@
-"""Small helps for the documentation: docstrings as pellucid writes them, references of whole rooms, formulas without a network."""
+"""Small helps for the documentation: pellucid's docstrings, whole rooms at once, formulas without a network."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from docutils.utils.math.latex2mathml import tex2mathml
 
 _SECTIONS = re.compile(r"(Arguments|Attributes|Returns|Raises|Source|Shapes):\s*(.*)")
 SOURCES = Path(__file__).resolve().parents[2] / "src"
+_FORMULA = re.compile(r"(forward|backward)  +\S")  # the beginning of equations that stand in columns
 _LITERAL = re.compile(r"(``.+?``|`[^`]+`)")
 
 
@@ -52,7 +53,7 @@ def modules(name: str) -> list[str]:
     place = SOURCES.joinpath(*name.split("."))
     files = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
     defining = (ast.FunctionDef, ast.ClassDef)
-    found = [file for file in files if any(isinstance(node, defining) for node in ast.parse(file.read_text("utf-8")).body)]
+    found = [file for file in files if any(isinstance(node, defining) for node in ast.parse(file.read_bytes()).body)]
     return [".".join(file.relative_to(SOURCES).with_suffix("").parts).removesuffix(".__init__") for file in found]
 
 
@@ -90,7 +91,7 @@ def as_rst(app: Any, what: str, name: str, thing: Any, options: Any, lines: list
         elif section:
             block, position = _indented(lines, position + 1)
             done += ["", f"**{section[1]}**", "", *_items(block, section[1]), ""]
-        elif line.startswith(" ") and not (done and done[-1].strip()):
+        elif (line.startswith(" ") and not (done and done[-1].strip())) or _FORMULA.match(line):
             block, position = _indented(lines, position)
             done += ["", "::", "", *(f"   {each}" for each in block), ""]
         else:
@@ -106,6 +107,8 @@ def as_rst(app: Any, what: str, name: str, thing: Any, options: Any, lines: list
 def _indented(lines: list[str], start: int) -> tuple[list[str], int]:
     """The indented block that begins at ``start``, and where it ends."""
     end = start
+    while end < len(lines) and _FORMULA.match(lines[end]):
+        end += 1
     while end < len(lines) and (lines[end].startswith(" ") or not lines[end].strip()):
         end += 1
     block = lines[start:end]
