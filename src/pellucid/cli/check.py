@@ -8,8 +8,6 @@ from typing import Any
 
 from pellucid.cli.common import Answer, common_flags, integer, natural
 
-_SHAPE, _OUTPUTS = (1, 8, 8), 10  # what a network of the zoo is checked on when no data are given
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What ``check`` takes."""
@@ -41,7 +39,8 @@ def _examples(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     """The network and examples last, (…, m)."""
     import numpy as np
 
-    from pellucid.cli.experiment import build, complete_file, is_file, is_run, trained
+    from pellucid import zoo
+    from pellucid.cli.experiment import complete_file, is_file, is_run, trained
     from pellucid.cli.step import prepared
 
     if args.data or (is_run(args.name) and not Path(args.name).is_file()):
@@ -53,7 +52,7 @@ def _examples(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     elif is_file(args.name):
         net = complete_file(args.name, loss="mean_squared_error")
     else:
-        net = build(args.name, _SHAPE, _OUTPUTS, loss="softmax_cross_entropy")
+        net = zoo.find(args.name).example()
     rng = np.random.default_rng(args.seed)
     X = {name: rng.standard_normal((*shape, args.batch)) for name, shape in net.inputs.items()}
     Y = {name: _targets(net.losses[name], shape, args.batch, rng) for name, shape in net.outputs.items()}

@@ -74,7 +74,7 @@ class Experiment:
         """
         wanted = {name: value for name, value in wanted.items() if value is not None}
         weighting = wanted.pop("class_weight", None)
-        said = read_toml(net) if is_file(net) else {"loss": zoo.find(net).recipe.loss}
+        said = read_toml(net) if is_file(net) else vars(zoo.find(net).recipe)
         loss = _loss(wanted.pop("loss", said.get("loss")), self.task)
         if weighting:
             loss = self._weighted(loss)
@@ -85,6 +85,8 @@ class Experiment:
                 flag = next(iter(hyperparameters)).replace("_", "-")
                 raise ParameterError(f"--{flag} is for networks of the zoo", where=net, hint="write it into the file")
             return _from_file(net, said, shape, outputs, loss, wanted, data_name=self.dataset.name)
+        if said["regularizer"] is not None:
+            wanted.setdefault("regularizer", said["regularizer"])
         if type(loss).__name__ in ("BinaryCrossEntropy", "CrossEntropy"):
             better = "sigmoid_cross_entropy" if outputs == 1 else "softmax_cross_entropy"
             raise ParameterError(
@@ -157,6 +159,8 @@ def _in_units(metric: metrics.Metric, preprocessor: Preprocessor) -> metrics.Met
     kind = type(metric)
 
     class InUnits(kind):  # type: ignore[misc, valid-type]
+        registered_name = kind.registered_name
+
         def compute(self, predictions: Any, targets: Any, sample_weight: Any = None) -> float:
             back = preprocessor.inverse_y
             return super().compute(back(predictions), back(targets), sample_weight)
@@ -200,8 +204,9 @@ def _from_file(
     """A network file with what it leaves open taken from the data: input shape, units of the last layer, loss."""
     described = dict(said)
     chain = described.get("layers")
-    if isinstance(chain, list) and chain and "inputs" not in described:
+    if "inputs" not in described:
         described.setdefault("input_shape", list(shape))
+    if isinstance(chain, list) and chain and "inputs" not in described:
         last = {"type": chain[-1]} if isinstance(chain[-1], str) else dict(chain[-1])
         if str(last.get("type", "")).lower() == "dense":
             last.setdefault("units", outputs)
@@ -295,6 +300,8 @@ def complete_network(net: Network) -> dict[str, Any]:
     described["layers"] = chain
     if len(net.losses) == 1:
         described["loss"] = complete(next(iter(net.losses.values())))
+    if net.regularizer:
+        described["regularizer"] = complete(net.regularizer)
     return described
 
 

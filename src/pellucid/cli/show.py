@@ -7,8 +7,6 @@ from typing import Any
 
 from pellucid.cli.common import Answer, UsageError, common_flags, heading, indented, table
 
-_SHAPE, _OUTPUTS = (1, 8, 8), 10  # of the digits: what a network of the zoo is shown for
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What ``show`` takes."""
@@ -46,17 +44,17 @@ def _engines() -> Answer:
 
 def _net(name: str) -> Answer:
     from pellucid import zoo
-    from pellucid.cli.experiment import build, complete_file, complete_network, is_file
+    from pellucid.cli.experiment import complete_file, complete_network, is_file
 
     if is_file(name):
         net, about, document = complete_file(name), [heading(name)], {"file": name}
     else:
         entry = zoo.find(name)
-        net = build(name, _SHAPE, _OUTPUTS, loss="softmax_cross_entropy")
+        net = entry.example()
         recipe = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in vars(entry.recipe).items())
         about = [heading(f"{entry.name}: {entry.title}"), f"  source       {entry.source}"]
         about += [f"  differs by   {each}" for each in entry.deviations]
-        about += [f"  recipe       {recipe}", "", f"for the digits, inputs {_SHAPE} and {_OUTPUTS} classes:"]
+        about += [f"  recipe       {recipe}", "", f"for inputs {entry.input_shape} and {entry.outputs} classes:"]
         document = entry.document()
     summary = net.summary()
     return Answer(

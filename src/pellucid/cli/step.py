@@ -76,6 +76,6 @@ def prepared(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     if not args.data:
         raise UsageError("a network that was not trained yet needs DATA", args.parser)
     split = {"validation": 0, "test": 0, "seed": 0}
-    experiment = Experiment({"data": reading(args), "split": split})
-    optimizer = "gradient_descent(0.1)" if is_file(args.name) else zoo.find(args.name).recipe.optimizer
-    return experiment.network(args.name, {}, {}), experiment.rows("train"), optimizer
+    recipe = zoo.Recipe("gradient_descent(0.1)") if is_file(args.name) else zoo.find(args.name).recipe
+    experiment = Experiment({"data": reading(args, standardize=recipe.standardize), "split": split})
+    return experiment.network(args.name, {}, {}), experiment.rows("train"), recipe.optimizer

@@ -111,6 +111,8 @@ ENTRIES = (
         build=alexnet,
         source=_SOURCE,
         deviations=_DEVIATIONS,
+        input_shape=(3, 227, 227),
+        outputs=1000,
         recipe=Recipe(
             optimizer="momentum(cosine(0.01), momentum=0.9)",
             batch_size=128,

@@ -54,6 +54,7 @@ class Entry:
         source: the paper it follows.
         deviations: everything that differs from the paper.
         recipe: how it is trained.
+        input_shape, outputs: what it is shown and checked for where no data say so.
     """
 
     name: str
@@ -62,6 +63,13 @@ class Entry:
     source: str
     deviations: tuple[str, ...] = ()
     recipe: Recipe = field(default_factory=Recipe)
+    input_shape: tuple[int, ...] = (1, 28, 28)
+    outputs: int = 10
+
+    def example(self, **options: Any) -> Network:
+        """The network for ``input_shape`` and ``outputs``, with the loss it is trained by."""
+        options = {"loss": self.recipe.loss or "softmax_cross_entropy", **options}
+        return self.build(self.input_shape, self.outputs, **options)
 
     def document(self) -> dict[str, Any]:
         """The entry as plain values."""

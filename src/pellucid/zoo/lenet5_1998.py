@@ -13,7 +13,7 @@ from pellucid.network import Network, Sequential
 from pellucid.zoo.base import Entry, Recipe, as_image
 
 SIZE = 32  # of the images it reads: digits of 28×28 in a wider field, so that their ends reach C1's middle
-BACKGROUND, INK = -0.1, 1.175  # of a pixel: about mean 0 and variance 1 over an image
+BACKGROUND, CONTRAST = -0.1, 1.275  # of pixels: ink is 1.175, and an image has about mean 0 and variance 1
 C3 = (
     *((0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5)),
     *((0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5)),
@@ -74,7 +74,7 @@ def lenet5_1998(input_shape: Sequence[int], outputs: int, *, loss: Any = "map", 
     border = ((top, SIZE - height - top), (left, SIZE - width - left))
     return Sequential(
         *([ZeroPad2D(border)] if any(map(any, border)) else []),
-        Rescale(INK - BACKGROUND, BACKGROUND),
+        Rescale(CONTRAST, BACKGROUND),
         Conv2D(6, 5, name="C1", **squashed),
         Subsample2D(2, name="S2", **start),
         ScaledTanh(),

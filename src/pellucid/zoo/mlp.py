@@ -89,4 +89,5 @@ ENTRY = Entry(
     source="Rumelhart, Hinton and Williams 1986; Ioffe and Szegedy 2015; Srivastava et al. 2014",
     deviations=("ReLU units, Adam and early stopping, which came later",),
     recipe=Recipe(optimizer="adam(cosine(2e-3))", batch_size=64, epochs=30, patience=8),
+    input_shape=(1, 8, 8),
 )

@@ -110,6 +110,7 @@ ENTRIES = (
         source="He, Zhang, Ren and Sun 2015, Deep Residual Learning for Image Recognition, section 4.2",
         deviations=_DEVIATIONS,
         recipe=_RECIPE,
+        input_shape=(3, 32, 32),
     ),
     Entry(
         name="resnet-v2",
@@ -118,5 +119,6 @@ ENTRIES = (
         source="He, Zhang, Ren and Sun 2016, Identity Mappings in Deep Residual Networks, figure 1b",
         deviations=_DEVIATIONS,
         recipe=_RECIPE,
+        input_shape=(3, 32, 32),
     ),
 )

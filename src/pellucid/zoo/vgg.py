@@ -110,6 +110,8 @@ def _entry(configuration: str) -> Entry:
         build=build,
         source=_SOURCE,
         deviations=_DEVIATIONS,
+        input_shape=(3, 224, 224),
+        outputs=1000,
         recipe=Recipe(
             optimizer="momentum(cosine(0.01), momentum=0.9)",
             batch_size=256,
