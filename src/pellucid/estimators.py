@@ -16,7 +16,7 @@ from pellucid.network import Network, Sequential
 from pellucid.registry import config
 from pellucid.training.batches import Source
 from pellucid.training.callbacks import Callback, EarlyStopping
-from pellucid.training.loop import Training
+from pellucid.training.loop import Training, checked_callbacks
 from pellucid.training.progress import shown
 from pellucid.training.split import split_indices
 
@@ -47,6 +47,21 @@ class _SparseRows:
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         return self.X[indices].toarray(), None if self.y is None else self.y[indices]
+
+
+class _Converged(EarlyStopping):
+    """scikit-learn's rule: stop after epochs in a row that are not each ``min_delta`` below the lowest cost before."""
+
+    def __init__(self, patience: int, *, min_delta: float) -> None:
+        super().__init__(patience, monitor="loss", min_delta=min_delta, restore_best=False)
+
+    def on_epoch(self, training: Training, record: dict[str, Any]) -> None:
+        cost = record["train"].get("cost", record["train"]["loss"])
+        if not cost > self.best_value - self.min_delta:  # true of the first epoch, which is compared with NaN
+            self.best_epoch = record["epoch"]
+        elif record["epoch"] - self.best_epoch >= self.patience:
+            training.stop(f"the training loss has not fallen by {self.min_delta:g} an epoch since {self.best_epoch}")
+        self.best_value = float(np.fmin(cost, self.best_value))
 
 
 @dataclass(eq=False, repr=False)
@@ -91,11 +106,10 @@ class _Estimator(BaseEstimator):
         rows = (_SparseRows(X, y),) if hasattr(X, "toarray") else (X, y)
         before = self._progress if one_epoch and self.__sklearn_is_fitted__() else None
         validation = 0 if one_epoch else self.validation
-        monitor = "validation_loss" if validation else "loss"
-        stopping = []
+        stopping: list[Callback] = []
         if self.patience is not None and not one_epoch:
             patience = config(self.patience)  # a search draws NumPy's numbers
-            stopping = [EarlyStopping(patience, monitor=monitor, min_delta=self.tol, restore_best=bool(validation))]
+            stopping = [(EarlyStopping if validation else _Converged)(patience, min_delta=self.tol)]
         if weight is not None and not np.asarray(weight).any():
             raise DataError("every weight is zero: nothing would count", where="sample_weight")
         training = Training(
@@ -106,14 +120,18 @@ class _Estimator(BaseEstimator):
             optimizer=self.optimizer,
             validation=validation,
             metrics="auto",
-            callbacks=[*self.callbacks, *stopping, *shown("auto" if self.verbose else False)],
+            callbacks=[*checked_callbacks(self.callbacks), *stopping, *shown("auto" if self.verbose else False)],
             shuffle=True,
             seed=None,
             layer_statistics=False,
             run=None,
             checkpoint_seconds=60.0,
         )
-        if before and self._optimizer == training.optimizer:
+        if before:
+            if self._optimizer != training.optimizer:
+                before = before._replace(schedule_state=training.schedule_state)
+            if type(self._optimizer) is not type(training.optimizer):
+                before = before._replace(slots=training.slots, t=0)
             training.progress = before
         try:
             training.run(until=training.epoch + 1 if one_epoch else None)
@@ -123,8 +141,7 @@ class _Estimator(BaseEstimator):
         self._keep(training)
         if stopping and not training.history.stopped:
             warnings.warn(
-                f"all {self.epochs} epochs are over, and the {monitor.replace('_', ' ')} still falls: raise epochs, "
-                "or give patience=None to train for just as long",
+                f"the loss still fell when all {self.epochs} epochs were over: raise epochs, or give patience=None",
                 ConvergenceWarning,
                 stacklevel=4,
             )
@@ -165,7 +182,8 @@ class _Estimator(BaseEstimator):
             chain.append(Dense(each, self.activation))
             chain += [BatchNorm()] if self.batch_norm else []
             chain += [Dropout(self.dropout)] if self.dropout else []
-        last = Dense(outputs, _LAST_ACTIVATION.get(loss.registered_name, "identity"))
+        # From zero the first outputs are 0 for every example; a random layer's noise costs wide networks many epochs.
+        last = Dense(outputs, _LAST_ACTIVATION.get(loss.registered_name, "identity"), initializer="zeros")
         return Sequential(*chain, last, input_shape=input_shape, **options)
 
     def _said(self, X: Any) -> np.ndarray:
@@ -244,7 +262,8 @@ class PellucidClassifier(ClassifierMixin, _Estimator):
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> PellucidClassifier:
         """One epoch over these examples, going on from what was learned before, the optimizer's memory included.
 
-        There is no validation and no early stopping. Another ``optimizer`` than before begins with an empty memory.
+        There is no validation and no early stopping. The optimizer's settings may change between calls; one of
+        another kind begins with an empty memory.
 
         Arguments:
             X, y, sample_weight: as in `fit`.

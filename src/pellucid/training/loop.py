@@ -9,8 +9,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,8 @@ from pellucid.network import parameters
 from pellucid.network.base import Network
 from pellucid.registry import config
 from pellucid.runs import Run
-from pellucid.training.batches import Source, consecutive, is_rows, order
+from pellucid.training.augment import Augmenter
+from pellucid.training.batches import Batch, Source, consecutive, is_rows, order
 from pellucid.training.callbacks import Callback
 from pellucid.training.history import History
 from pellucid.training.progress import shown
@@ -48,6 +49,7 @@ def fit(
     sample_weight: Any = None,
     metrics: Any = "auto",
     callbacks: Iterable[Callback] = (),
+    augment: Any = (),
     shuffle: bool = True,
     seed: int | None = None,
     layer_statistics: bool = False,
@@ -73,6 +75,8 @@ def fit(
         metrics: by name; a dictionary of names by output; ``"auto"`` is accuracy for classes, mean absolute error and
             R² for values. They keep the outputs of an epoch in memory; () is none and keeps nothing.
         callbacks: such as `EarlyStopping`.
+        augment: changes of the training images, such as ``["shift(2)", "horizontal_flip"]``, applied in this order;
+            see `pellucid.training.augment`. Validation examples are never changed.
         shuffle: False keeps the examples in their order.
         seed: of shuffling, of the split and of dropout; None is the network's.
         layer_statistics: True records every layer's gradient norm, weight norm and update-to-weight ratio.
@@ -104,6 +108,7 @@ def fit(
         validation=validation,
         metrics=metrics,
         callbacks=[*checked_callbacks(callbacks), *shown(progress)],
+        augment=augment,
         shuffle=shuffle,
         seed=seed,
         layer_statistics=layer_statistics,
@@ -166,6 +171,7 @@ class Training:
         layer_statistics: bool,
         run: Run | None,
         checkpoint_seconds: float,
+        augment: Any = (),
     ) -> None:
         self.net, self.ops = net, net.ops
         self.seed = net.seed if seed is None else _whole("seed", seed, least=0)
@@ -175,6 +181,7 @@ class Training:
         self.batch_size = len(self.source) if batch_size is None else _whole("batch_size", batch_size)
         self.updates_per_epoch = math.ceil(len(self.source) / self.batch_size)
         self.metrics = _metrics(net, metrics)
+        self.augmenter = Augmenter(augment, net, self.source, self.seed)
         self.callbacks, self.shuffle, self.layer_statistics = list(callbacks), shuffle, layer_statistics
         self.directory, self.checkpoint_seconds = run, checkpoint_seconds
         if not checkpoint_seconds >= 0:
@@ -243,9 +250,8 @@ class Training:
 
     def _run_epoch(self, interruption: _Interruption) -> None:
         started = time.monotonic() - self._tally.seconds
-        examples = order(len(self.source), seed=self.seed, epoch=self.epoch, shuffle=self.shuffle)
-        while self.batch < self.updates_per_epoch:
-            self._run_batch(examples[self.batch * self.batch_size : (self.batch + 1) * self.batch_size])
+        for batch in self.batches(self.epoch, self.batch):
+            self._run_batch(batch)
             now = time.monotonic()
             self._tally.seconds = now - started
             self._call("on_update")
@@ -254,15 +260,23 @@ class Training:
                 self.save()
         self._finish_epoch(started)
 
-    def _run_batch(self, chosen: np.ndarray) -> None:
-        inputs, targets, weight = self.source.batch(chosen)
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """What an epoch trains on, from its batch ``first`` on: in its order, augmented; the same whenever asked."""
+        examples = order(len(self.source), seed=self.seed, epoch=epoch, shuffle=self.shuffle)
+        for index in range(first, self.updates_per_epoch):
+            chosen = examples[index * self.batch_size : (index + 1) * self.batch_size]
+            yield self.source.batch(chosen, partial(self.augmenter, epoch=epoch, index=index))
+
+    def _run_batch(self, batch: Batch) -> None:
+        inputs, targets, weight = batch
         key = self.ops.random_key(self.seed, self.t)
         self.t += 1
         self.params, self.state, self.slots, cost, loss, outputs, layers = self._step(
             self.params, self.state, self.slots, inputs, targets, weight, key, self.learning_rate, self.t
         )
         self.batch += 1
-        self._tally.add(len(chosen), cost, loss, layers, (outputs, targets, weight) if self.metrics else None)
+        count = next(iter(inputs.values())).shape[-1]
+        self._tally.add(count, cost, loss, layers, (outputs, targets, weight) if self.metrics else None)
         if self.batch % CHECKED_EVERY == 0:
             self._check_finite()
 
@@ -359,6 +373,7 @@ class Training:
             "batch_size": self.batch_size,
             "seed": self.seed,
             "shuffle": self.shuffle,
+            "augment": [config(each) for each in self.augmenter.given] or None,
             "engine": self.ops.name,
             "layer_statistics": self.layer_statistics,
             "metrics": {name: [config(each) for each in chosen] for name, chosen in self.metrics.items()},
