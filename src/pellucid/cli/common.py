@@ -146,7 +146,8 @@ def with_flags(text: str) -> str:
     return "\n".join(line if line.startswith("  got:") else re.sub(pattern, flag, line) for line in text.split("\n"))
 
 
-_PLAIN = dict(zip("·×…–−→←─│┤└⋮‖Ŷ≤≥⎡⎤⎢⎥⎣⎦", ". x ... - - -> <- - | | + : || Y <= >= [ ] | | [ ]".split(), strict=True))
+_PLAIN = {"·": ".", "×": "x", "…": "...", "→": "->", "←": "<-", "‖": "||", "≤": "<=", "≥": ">=", "Ŷ": "Y", "⋮": ":"}
+_PLAIN |= dict.fromkeys("–−─", "-") | dict.fromkeys("│┤⎢⎥", "|") | dict.fromkeys("⎡⎣", "[") | dict.fromkeys("⎤⎦", "]")
 
 
 def speak_plainly() -> None:
