@@ -27,7 +27,10 @@ _ROOMS = {
     "pellucid.optimizers": "AdaGrad Adadelta Adam AdamW GradientDescent Lion Momentum Nesterov RMSprop",
     "pellucid.schedules": "Constant Cosine Exponential OneCycle Piecewise ReduceOnPlateau Step WarmUp",
     "pellucid.regularizers": "L1 L2 Elastic MaxNorm",
-    "pellucid.training.callbacks": "Callback EarlyStopping",
+    "pellucid.training.callbacks": "Callback EarlyStopping WeightAveraging",
+    "pellucid.training.augment": (
+        "ColorJitter Cutout ElasticDistortion HorizontalFlip Mixup PCAJitter RandomCrop Rotate Scale Shift"
+    ),
     "pellucid.training.history": "History",
     "pellucid.inspect.trace": "trace",
     "pellucid.inspect.gradcheck": "check_gradients",

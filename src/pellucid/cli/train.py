@@ -57,6 +57,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--optimizer", metavar="O", help='such as "adam(1e-3)", "momentum(cosine(0.1), momentum=0.9)"')
     add("--learning-rate", metavar="R", help='a number, or a schedule such as "cosine(1e-3)"')
     add("--patience", type=natural, metavar="N", help="stop after N epochs without a lower validation loss; 0: never")
+    add("--augment", nargs="+", action="extend", metavar="A", help='change training images: "shift(2)" horizontal_flip')
     add("--class-weight", choices=["balanced"], help="rare classes count as much as frequent ones")
     add("--metrics", type=items, metavar="A,B", help="measured besides the loss, such as accuracy,f1")
     add(
@@ -116,6 +117,7 @@ def _start(args: argparse.Namespace, say: Any) -> Answer:
     from pellucid.cli.experiment import Experiment, complete, complete_network, is_file, optimizer_of
     from pellucid.metrics import default_for
     from pellucid.runs import Run, environment
+    from pellucid.training.augment import augmentations
 
     net_name = args.net or "mlp"
     recipe = zoo.Recipe() if is_file(net_name) else zoo.find(net_name).recipe
@@ -151,6 +153,7 @@ def _start(args: argparse.Namespace, say: Any) -> Answer:
         "metrics": names,
         "seed": net.seed,
         "shuffle": True,
+        "augment": [complete(augmentations.get(each, where="--augment")) for each in args.augment or ()],
         "layer_statistics": bool(args.layer_statistics),
         "engine": net.ops.name,
     }
@@ -257,6 +260,7 @@ def _train(
                 validation=validation,
                 metrics=metrics,
                 callbacks=[*stopping, begun],
+                augment=training.get("augment", ()),
                 seed=training["seed"],
                 layer_statistics=training["layer_statistics"],
                 progress=False if args.quiet else "auto",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -107,30 +107,41 @@ class Source:
             return None
         return np.rint(Y.reshape(-1)[self._absolute(np.arange(self.count))]).astype(np.int64)
 
-    def batch(self, chosen: np.ndarray) -> Batch:
-        """The examples at the indices ``chosen``, on the engine, examples last."""
-        weight = None if self.weight is None else self._on_engine(self.weight[chosen])
+    def batch(self, chosen: np.ndarray, change: Callable[[Batch], Batch] | None = None) -> Batch:
+        """The examples at the indices ``chosen``, on the engine, examples last; ``change`` is made before, in NumPy."""
+        batch = self._gathered(chosen)
+        inputs, targets, weight = change(batch) if change else batch
+        on_engine = self.net.ops.asarray
+        return Batch(
+            {name: on_engine(X) for name, X in inputs.items()},
+            {name: on_engine(Y) for name, Y in targets.items()},
+            None if weight is None else on_engine(weight),
+        )
+
+    def sample(self) -> Batch:
+        """Examples evenly spaced, few enough to be cheap whatever the size, as NumPy arrays."""
+        numbers = sum(map(math.prod, self.net.inputs.values()))
+        wanted = min(1024, max(16, CHECKED_AT_ONCE // max(1, numbers)))
+        return self._gathered(np.unique(np.linspace(0, self.count - 1, wanted).astype(np.int64)))
+
+    def fingerprint(self) -> str:
+        """Tells this data from other data by a `sample`."""
+        inputs, targets, weight = self.sample()
+        digest = hashlib.sha256(str(self.count).encode())
+        for values in [*inputs.values(), *targets.values(), *([] if weight is None else [weight])]:
+            digest.update(values.tobytes())
+        return digest.hexdigest()[:16]
+
+    def _gathered(self, chosen: np.ndarray) -> Batch:
+        weight = None if self.weight is None else self.weight[chosen]
         indices = self._absolute(chosen)
         if self.rows is not None:
             return self._fetched(indices)._replace(weight=weight)
-        inputs = {name: self._on_engine(self._examples_last(x[indices])) for name, x in self.inputs.items()}
-        targets = {name: self._on_engine(Y[..., indices]) for name, Y in self.targets.items()}
-        return Batch(inputs, targets, weight)
-
-    def fingerprint(self) -> str:
-        """Tells this data from other data by examples evenly spaced, few enough to be cheap whatever the size."""
-        numbers = sum(map(math.prod, self.net.inputs.values()))
-        wanted = min(1024, max(16, CHECKED_AT_ONCE // max(1, numbers)))
-        chosen = np.unique(np.linspace(0, self.count - 1, wanted).astype(np.int64))
-        inputs, targets, weight = self.batch(chosen)
-        digest = hashlib.sha256(str(self.count).encode())
-        for values in [*inputs.values(), *targets.values(), *([] if weight is None else [weight])]:
-            digest.update(self.net.ops.to_numpy(values).tobytes())
-        return digest.hexdigest()[:16]
-
-    def _examples_last(self, x: np.ndarray) -> np.ndarray:
-        x = x.astype(self.net.dtype, copy=False)
-        return x.T if x.ndim == 2 else np.ascontiguousarray(np.moveaxis(x, 0, -1))  # a matrix is read either way
+        inputs = {
+            name: np.ascontiguousarray(np.moveaxis(x[indices], 0, -1), dtype=self.net.dtype)
+            for name, x in self.inputs.items()
+        }
+        return Batch(inputs, {name: Y[..., indices] for name, Y in self.targets.items()}, weight)
 
     def _absolute(self, chosen: np.ndarray) -> np.ndarray:
         return chosen if self.indices is None else self.indices[chosen]
@@ -142,10 +153,7 @@ class Source:
         fetched = Source(self.net, x, y, where=where, predicting=self.predicting)
         if len(fetched) != len(indices):
             raise ShapeError("another number of examples", where=where, expected=len(indices), got=len(fetched))
-        return fetched.batch(np.arange(len(indices)))
-
-    def _on_engine(self, values: np.ndarray) -> Array:
-        return self.net.ops.asarray(values)
+        return fetched._gathered(np.arange(len(indices)))
 
     def _place(self, what: str, name: str | None = None) -> str:
         place = what if self.net.single or name is None else f"{what}[{name!r}]"

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import ParameterError
+from pellucid.layers.base import Mode
+from pellucid.layers.norm import BatchNorm
+from pellucid.network.base import Observer
 from pellucid.network.parameters import copied
-from pellucid.trees import flatten, unflatten
+from pellucid.trees import flatten, tree_map, unflatten
 
 if TYPE_CHECKING:
     from pellucid.training.loop import Training
@@ -111,3 +116,99 @@ class EarlyStopping(Callback):
     def restore(self, document: dict[str, Any], arrays: dict[str, Any]) -> None:
         self.best_epoch, self.best_value = document["best_epoch"], document["best_value"]
         self._best = {"parameters": {}, "state": {}, **unflatten(arrays)} if arrays else {}
+
+
+class WeightAveraging(Callback):
+    """Ends the training with an average of its parameters: flatter minima, better on new data.
+
+        stochastic weight averaging   W̄ := (1/n) Σ W, over the ends of the epochs after ``start``
+        exponential average           W̄ := decay W̄ + (1 - decay) W, after every update from ``start`` on
+
+    When the training is over the network gets W̄, and the running averages of `BatchNorm`, which belong to other
+    parameters, are made anew: means over the batches of one more epoch. Until then, and after an interruption, nothing
+    is changed; what is measured during training is W.
+
+    Arguments:
+        start: when averaging begins: a share [0, 1) of the epochs, or a number of epochs.
+        decay: None is stochastic weight averaging; a number in (0, 1), such as 0.999, the exponential average.
+
+    Source: Izmailov et al. 2018, section 3 and algorithm 1; Polyak and Juditsky 1992.
+    """
+
+    def __init__(self, start: float = 0.75, decay: float | None = None) -> None:
+        whole = isinstance(start, int) and not isinstance(start, bool) and start >= 0
+        if not (whole or (isinstance(start, float) and 0 <= start < 1)):
+            expected = "a share [0, 1) of the epochs, or a number of epochs 0, 1, …"
+            raise ParameterError("start says when", where="WeightAveraging", expected=expected, got=repr(start))
+        if decay is not None and not (isinstance(decay, float) and 0 < decay < 1):
+            raise ParameterError("decay is out of range", where="WeightAveraging", expected="(0, 1)", got=repr(decay))
+        self.start, self.decay = start, decay
+        self.count = 0
+        self._mean: dict[str, Any] = {}
+
+    def on_start(self, training: Training) -> None:
+        if training.t == 0:
+            self.count, self._mean = 0, {}
+        if any(isinstance(each, EarlyStopping) and each.restore_best for each in training.callbacks):
+            raise ParameterError(
+                "the network cannot end with both the best and the average parameters",
+                where="WeightAveraging",
+                hint="EarlyStopping(restore_best=False), or no early stopping",
+            )
+        if self._first(training) >= training.epochs:
+            epochs = f"{training.epochs} epochs"
+            raise ParameterError("averaging never begins", where="WeightAveraging", got=f"start={self.start}, {epochs}")
+
+    def on_update(self, training: Training) -> None:
+        if self.decay is not None and training.epoch >= self._first(training):
+            self._add(training, 1.0 - self.decay)
+
+    def on_epoch(self, training: Training, record: dict[str, Any]) -> None:
+        if self.decay is None and training.epoch > self._first(training):
+            self._add(training, 1.0 / (self.count + 1))
+
+    def _first(self, training: Training) -> int:
+        return self.start if isinstance(self.start, int) else math.floor(self.start * training.epochs)
+
+    def _add(self, training: Training, share: float) -> None:
+        self.count += 1
+        if self._mean:
+            self._mean = tree_map(lambda mean, W: mean + share * (W - mean), self._mean, training.params)
+        else:
+            self._mean = copied(training.params)
+
+    def on_end(self, training: Training) -> None:
+        over = training.epoch == training.epochs or training.history.stopped
+        if self._mean and over:
+            training.params = copied(self._mean)
+            training.state = _statistics(training)
+
+    def document(self) -> dict[str, Any]:
+        return {"count": self.count}
+
+    def arrays(self) -> dict[str, Any]:
+        return flatten(self._mean)
+
+    def restore(self, document: dict[str, Any], arrays: dict[str, Any]) -> None:
+        self.count, self._mean = document["count"], unflatten(arrays)
+
+
+def _statistics(training: Training) -> dict[str, Any]:
+    """The state with the running averages of batch normalisation as means over the batches of an epoch."""
+    net, state = training.net, dict(training.state)
+    seen: Counter[str] = Counter()
+
+    class Statistics(Observer):
+        def forward(self, index: int, A_prev: Any, A: Any, cache: Any) -> None:
+            layer, name = net.steps[index].layer, net.steps[index].name
+            if isinstance(layer, BatchNorm):
+                before = seen[name]
+                seen[name] += cache.values
+                # the running average whose momentum is the share of what was seen before is the mean
+                state[name] = replace(layer, momentum=before / seen[name]).next_state(net.ops, state[name], cache)
+
+    if any(isinstance(step.layer, BatchNorm) for step in net.steps):
+        for index, batch in enumerate(training.batches(training.epoch)):
+            mode = Mode(True, net.ops.random_key(training.seed, training.t + index))
+            net.forward_pass(training.params, training.state, batch.inputs, mode, observer=Statistics())
+    return state
