@@ -74,7 +74,7 @@ class Experiment:
         """
         wanted = {name: value for name, value in wanted.items() if value is not None}
         weighting = wanted.pop("class_weight", None)
-        said = read_toml(net) if is_file(net) else {"loss": zoo.find(net).recipe.loss}
+        said = read_toml(net) if is_file(net) else vars(zoo.find(net).recipe)
         loss = _loss(wanted.pop("loss", said.get("loss")), self.task)
         if weighting:
             loss = self._weighted(loss)
@@ -85,6 +85,8 @@ class Experiment:
                 flag = next(iter(hyperparameters)).replace("_", "-")
                 raise ParameterError(f"--{flag} is for networks of the zoo", where=net, hint="write it into the file")
             return _from_file(net, said, shape, outputs, loss, wanted, data_name=self.dataset.name)
+        if said["regularizer"] is not None:
+            wanted.setdefault("regularizer", said["regularizer"])
         if type(loss).__name__ in ("BinaryCrossEntropy", "CrossEntropy"):
             better = "sigmoid_cross_entropy" if outputs == 1 else "softmax_cross_entropy"
             raise ParameterError(
