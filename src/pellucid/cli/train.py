@@ -153,7 +153,7 @@ def _start(args: argparse.Namespace, say: Any) -> Answer:
         "metrics": names,
         "seed": net.seed,
         "shuffle": True,
-        "augment": [complete(augmentations.get(each, where="--augment")) for each in args.augment or ()],
+        "augment": [complete(augmentations.get(each, where="--augment")) for each in args.augment or recipe.augment],
         "layer_statistics": bool(args.layer_statistics),
         "engine": net.ops.name,
     }

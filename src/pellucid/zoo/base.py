@@ -21,6 +21,7 @@ class Recipe:
         patience: of early stopping on validation loss, in epochs; None trains to the last epoch.
         loss: by name; None is the usual one of the task.
         regularizer: of the weights; None has none.
+        augment: changes of the training images, in this order.
         standardize: False for a network that reads pixels from 0 to 1 and numbers as they are.
     """
 
@@ -30,6 +31,7 @@ class Recipe:
     patience: int | None = 5
     loss: str | None = None
     regularizer: str | None = None
+    augment: tuple[str, ...] = ()
     standardize: bool = True
 
     def batch_for(self, m: int) -> int:
