@@ -47,24 +47,27 @@ def test_digits_are_learned_measured_and_kept(pellucid):
 
 def test_the_config_holds_every_hyperparameter_defaults_included(pellucid, trained):
     config = tomllib.loads((trained / "config.toml").read_text())
-    assert config["training"].items() >= {
-        "epochs": 2,
-        "batch_size": 8,
-        "optimizer": {
-            "type": "adam",
-            "learning_rate": {"type": "cosine", "initial": 2e-3, "final": 0.0},
-            "beta1": 0.9,
-            "beta2": 0.999,
-            "epsilon": 1e-8,
-        },
-        "patience": 8,
-        "class_weight": "none",
-        "metrics": ["accuracy"],
-        "seed": 0,
-        "shuffle": True,
-        "layer_statistics": False,
-        "engine": "numpy",
-    }.items()
+    assert (
+        config["training"].items()
+        >= {
+            "epochs": 2,
+            "batch_size": 8,
+            "optimizer": {
+                "type": "adam",
+                "learning_rate": {"type": "cosine", "initial": 2e-3, "final": 0.0},
+                "beta1": 0.9,
+                "beta2": 0.999,
+                "epsilon": 1e-8,
+            },
+            "patience": 8,
+            "class_weight": "none",
+            "metrics": ["accuracy"],
+            "seed": 0,
+            "shuffle": True,
+            "layer_statistics": False,
+            "engine": "numpy",
+        }.items()
+    )
     assert config["split"] == {"validation": 0.1, "test": 0.1, "seed": 0}
     dense, norm, relu, dropout, last = config["network"]["layers"]
     assert (dense["type"], dense["units"], dense["use_bias"]) == ("Dense", 8, False)
