@@ -138,8 +138,8 @@ def test_values_that_are_not_finite_are_said():
 @pytest.fixture
 def figures(monkeypatch):
     pytest.importorskip("matplotlib", reason="pictures need matplotlib")
-    kept, save = [], curves._save
-    monkeypatch.setattr(curves, "_save", lambda figure, path: (kept.append(figure), save(figure, path))[1])
+    kept, save = [], curves.save
+    monkeypatch.setattr(curves, "save", lambda figure, path: (kept.append(figure), save(figure, path))[1])
     return kept
 
 

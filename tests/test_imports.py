@@ -33,6 +33,7 @@ TOGETHER = LEVELS[-2]  # rooms of one level that may use each other
 FACADES = {
     "network/base.py": {"training", "inspect"},  # net.fit, net.predict, net.evaluate, net.summary
     "training/history.py": {"inspect"},  # history.plot
+    "signal.py": {"layers", "network"},  # signal.as_layer: a filter as a network
     "runs.py": {"training"},  # run.history, and what a run's records hold
 }
 DOOR = ("__init__.py", "__main__.py")

@@ -34,11 +34,12 @@ _ROOMS = {
     "pellucid.training.history": "History",
     "pellucid.inspect.trace": "trace",
     "pellucid.inspect.gradcheck": "check_gradients",
+    "pellucid.inspect.receptive_field": "receptive_field",
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}
 _MODULES = (
     *("data", "engines", "errors", "estimators", "initializers", "inspect", "layers", "losses", "metrics", "network"),
-    *("optimizers", "regularizers", "runs", "schedules", "training"),
+    *("optimizers", "regularizers", "runs", "schedules", "signal", "training"),
 )
 
 __all__ = sorted([*_HOME, *_MODULES])

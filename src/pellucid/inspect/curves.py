@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pellucid.errors import DataError, ShapeError, need, unknown
-from pellucid.files import atomic_write
+from pellucid.inspect.pictures import new_figure, save
 
 if TYPE_CHECKING:
     from pellucid.training.history import History
@@ -150,14 +148,14 @@ def png(history: History | Mapping[str, History], path: str | os.PathLike) -> Pa
         raise DataError("there is no curve to draw: nothing was measured", where=str(path))
     across = min(len(draws), 2)
     down = math.ceil(len(draws) / across)
-    figure = _figure(5.4 * across, 3.5 * down + 0.3)
+    figure = new_figure(5.4 * across, 3.5 * down + 0.3)
     for i, draw in enumerate(draws):
         # the last of an odd number takes the whole row
         last_alone = i == len(draws) - 1 and len(draws) % across
         axes = figure.add_subplot(down, across, (i + 1, i + 2) if last_alone else i + 1)
         draw(axes)
         _tidy(axes)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def confusion_png(matrix: Any, class_names: Sequence[Any], path: str | os.PathLike) -> Path:
@@ -195,7 +193,7 @@ def confusion_png(matrix: Any, class_names: Sequence[Any], path: str | os.PathLi
     correct = np.trace(matrix) / max(float(matrix.sum()), 1e-300)
     side = float(np.clip(0.52 * classes, 3.0, 14.0))
     longest = 0.08 * min(max(map(len, names)), 24)
-    figure = _figure(side + longest + 1.6, side + longest + 1.1)
+    figure = new_figure(side + longest + 1.6, side + longest + 1.1)
     axes = figure.add_subplot()
     # Errors are a few percent of a class: a square-root scale lets them be seen beside the diagonal.
     axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
@@ -229,7 +227,7 @@ def confusion_png(matrix: Any, class_names: Sequence[Any], path: str | os.PathLi
         axes.grid(which="minor", color="white", linewidth=1)
     axes.tick_params(which="minor", length=0)
     axes.set_title(f"{correct:.2%} of {matrix.sum():,g} correct", loc="left", fontsize=11, color="#444444")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _draw_metric(axes: Any, runs: dict[str, History], metric: str) -> None:
@@ -298,13 +296,6 @@ def _draw_gradient_norms(axes: Any, history: History) -> None:
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
-def _figure(width: float, height: float) -> Any:
-    need("matplotlib", extra="plot")
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=150, layout="constrained")
-
-
 def _tidy(axes: Any) -> None:
     from matplotlib.ticker import MaxNLocator
 
@@ -316,17 +307,6 @@ def _tidy(axes: Any) -> None:
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.margins(x=0.03, y=0.1)
-
-
-def _save(figure: Any, path: str | os.PathLike) -> Path:
-    ending = Path(path).suffix.lower()
-    if ending not in (".png", ".svg", ".pdf"):
-        raise unknown("picture format", ending, [".png", ".svg", ".pdf"], where=str(path))
-    picture = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in a script no font here has
-        figure.savefig(picture, format=ending[1:])
-    return atomic_write(path, picture.getvalue())
 
 
 def _fonts() -> list[str]:
