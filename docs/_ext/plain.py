@@ -51,7 +51,7 @@ def with_rooms(app: Any, page: str, source: list[str]) -> None:
 def modules(name: str) -> list[str]:
     """The module, or the modules of the room, that define anything, by their full names."""
     place = SOURCES.joinpath(*name.split("."))
-    files = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+    files = [*place.parent.glob(f"{place.name}.py"), *sorted(place.rglob("*.py"))]
     defining = (ast.FunctionDef, ast.ClassDef)
     found = [file for file in files if any(isinstance(node, defining) for node in ast.parse(file.read_bytes()).body)]
     return [".".join(file.relative_to(SOURCES).with_suffix("").parts).removesuffix(".__init__") for file in found]
