@@ -386,9 +386,7 @@ def _answer(system: System, x: np.ndarray) -> np.ndarray:
     """What the system makes of x, which it gets as a copy."""
     y = _numbers(system(x.copy()), "the system's output")
     if y.ndim != x.ndim:
-        raise ShapeError(
-            "a system makes a signal of a signal", where="the system", expected=f"{x.ndim} axes", got=y.shape
-        )
+        raise ShapeError("makes no signal of a signal", where="the system", expected=f"{x.ndim} axes", got=y.shape)
     return y
 
 
