@@ -109,7 +109,7 @@ ENTRY = Entry(
         "Adam on batches of 32 stands in for the stochastic diagonal Levenberg-Marquardt method on single examples: "
         "both scale each parameter's step by an estimate of its own; the published learning rates are all four times "
         "as large",
-        "training images move by up to one pixel, in the place of the published distortions, which also stretch and shear",
+        "training images move by up to one pixel; the paper's distorted set is also stretched and sheared",
         "the pictures of the ten digits are drawn after figure 3, not copied from it pixel by pixel",
         "j of equation 9, which the paper does not give, is 10",
         "biases, of which the paper does not speak, start as the weights; C3's fan-in is the mean of its maps'",
