@@ -121,6 +121,27 @@ def test_the_table_fits_and_reads_well():
     assert max(map(len, graph_text.splitlines())) <= 120
 
 
+def test_what_each_layer_sees_of_an_image():
+    net = pl.Sequential(
+        pl.Conv2D(6, 5, padding=2),
+        pl.MaxPool2D(2),
+        pl.Conv2D(16, 5),
+        pl.Flatten(),
+        pl.Dense(10),
+        input_shape=(1, 28, 28),
+    )
+    s = net.summary()
+    assert [row.receptive_field for row in s.rows] == [(5, 5), (6, 6), (14, 14), (32, 32), (32, 32)]
+    lines = str(s).splitlines()
+    assert lines[1].endswith("  sees")
+    assert [line.split()[-1] for line in lines[4:9]] == ["5×5", "6×6", "14×14", "32×32", "32×32"]
+    assert "sees" not in str(graph().summary()).splitlines()[1].split()
+    x = pl.Input((1, 8, 8))
+    branched = pl.Graph(inputs=x, outputs=pl.Add()(x, pl.Conv2D(1, 3, padding=1)(x))).summary()
+    assert str(branched).splitlines()[1].split()[-2:] == ["sees", "reads"]
+    assert str(branched).splitlines()[4].split()[-2:] == ["3×3", "input"]
+
+
 def test_nothing_is_changed():
     net = pl.Sequential(pl.BatchNorm(), pl.Dense(2), input_shape=3)
     state, params = net.state, net.parameters

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pellucid import engines
+from pellucid.errors import PellucidError
+from pellucid.inspect.receptive_field import receptive_field
 from pellucid.inspect.text import table
 from pellucid.inspect.trace import Recorder, is_chain
 from pellucid.layers.base import Mode
@@ -36,6 +38,7 @@ class Row(NamedTuple):
         cache_bytes_per_example: what its cache keeps for the backward pass, of arrays no earlier cache keeps.
         cache_bytes_fixed: the same, whatever the batch.
         shared: the use is not the layer's first.
+        receptive_field: pixels of the image that a unit sees, (height, width) with the padding; None without an image.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Row(NamedTuple):
     cache_bytes_per_example: int
     cache_bytes_fixed: int
     shared: bool
+    receptive_field: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -102,18 +106,24 @@ class Summary:
 
     def __str__(self) -> str:
         branching = not self.chain
-        heads = ["name", "layer", "output", "parameters", "multiply–adds", "cache/example"] + ["reads"] * branching
-        cells = [[name, "Input", str(shape), "", "", ""] + [""] * branching for name, shape in self.inputs.items()]
+        images = any(
+            row.receptive_field and np.ndim(row.output_shape) == 1 < len(row.output_shape) for row in self.rows
+        )
+        heads = ["name", "layer", "output", "parameters", "multiply–adds", "cache/example"]
+        heads += ["sees"] * images + ["reads"] * branching
+        cells = [[name, "Input", str(shape), *[""] * (len(heads) - 3)] for name, shape in self.inputs.items()]
         for row in self.rows:
             shapes = row.output_shape if isinstance(row.output_shape[0], tuple) else (row.output_shape,)
             numbers = ["shared" if row.shared else f"{row.parameters:,}", f"{row.multiply_adds:,}"]
             output = " ".join(map(str, shapes))
             cells.append([row.name, row.layer, output, *numbers, _size(row.cache_bytes_per_example)])
+            cells[-1] += ["×".join(map(str, row.receptive_field or "–"))] * images
             cells[-1] += [", ".join(row.sources)] * branching
         total = ["total", "", "", f"{self.parameters:,}", f"{self.multiply_adds:,}"]
-        cells.append([*total, _size(self.cache_bytes_per_example), *[""] * branching])
-        _fit(heads, cells)
-        lines = table(heads, cells, left=(0, 1, 2, 6))
+        cells.append([*total, _size(self.cache_bytes_per_example), *[""] * (images + branching)])
+        left = (0, 1, 2, *[len(heads) - 1] * branching)
+        _fit(heads, cells, (1, *left[3:], 0))
+        lines = table(heads, cells, left=left)
         lines.insert(-1, lines[1])
         kept = f" + {self.state:,} not trained" if self.state else ""
         fixed = f" + {_size(self.cache_bytes_fixed)} for the batch" if self.cache_bytes_fixed else ""
@@ -130,7 +140,7 @@ class Summary:
 
 
 def summary(net: Network) -> Summary:
-    """Layers with their output shapes, parameters, multiply–adds, and the memory of their caches.
+    """Layers with their output shapes, parameters, multiply–adds, what they see of an image, and their caches' memory.
 
     The caches are those of real forward passes, run as in training with one and with two examples of zeros on the
     numpy engine. An array that several caches hold, or of which one holds a view, is counted once, at the first.
@@ -159,9 +169,17 @@ def summary(net: Network) -> Summary:
                 two[index] - one[index],
                 2 * one[index] - two[index],
                 not first,
+                _seen(net, step.outputs[0]),
             )
         )
     return Summary(tuple(rows), dict(net.inputs), dict(net.ends), net.dtype, type(net).__name__, is_chain(net))
+
+
+def _seen(net: Network, label: str) -> tuple[int, ...] | None:
+    try:
+        return receptive_field(net, label).size
+    except PellucidError:  # no image, several, or a layer on the way whose geometry is not known
+        return None
 
 
 def _cache_bytes(net: Network, m: int) -> list[int]:
@@ -206,11 +224,9 @@ def _size(n: int) -> str:
     return f"{n / 1024**power:.1f} {('KiB', 'MiB', 'GiB', 'TiB')[power - 1]}"
 
 
-def _fit(heads: list[str], cells: list[list[str]]) -> None:
-    """Shorten the widest text columns until the table fits."""
-    for column in (1, 6, 0):
-        if column >= len(heads):
-            continue
+def _fit(heads: list[str], cells: list[list[str]], columns: tuple[int, ...]) -> None:
+    """Shorten these text columns, one after the other, until the table fits."""
+    for column in columns:
         widths = [max(map(len, each)) for each in zip(heads, *cells, strict=True)]
         excess = sum(widths) + 2 * len(widths) - WIDTH
         if excess > 0:
