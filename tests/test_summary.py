@@ -89,7 +89,13 @@ def test_the_cost_of_caches_is_what_a_real_pass_keeps():
     import tracemalloc
 
     net = pl.Sequential(
-        pl.Dense(64, "relu"), pl.BatchNorm(), pl.Dropout(0.2), pl.Dense(32, "gelu"), pl.Dense(10), input_shape=40
+        pl.Dense(64, "relu"),
+        pl.BatchNorm(),
+        pl.Dropout(0.2),
+        pl.Dense(32, "gelu"),
+        pl.Dense(10),
+        engine="numpy",  # whose memory Python can trace
+        input_shape=40,
     )
     s, m = net.summary(), 2000
     X = np.zeros((40, m), np.float32)

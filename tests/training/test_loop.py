@@ -30,7 +30,7 @@ def make_net(*, dropout: float = 0.0, **options) -> pl.Sequential:
 def by_hand(net, x, y, *, epochs, batch_size, optimizer="gradient_descent(0.1)", shuffle=True, weight=None, rates=None):
     """Forward, loss, backward, update, spelled out; returns the parameters and leaves the network alone."""
     optimizer = optimizers.get(optimizer)
-    ours = pl.from_config(net.config())
+    ours = pl.from_config(net.config(), engine=net.engine)
     params = copied(net.parameters)
     slots = tree_map(np.copy, optimizer.init(params))
     t = 0

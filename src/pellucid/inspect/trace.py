@@ -292,7 +292,7 @@ class Trace:
         net, one = self.net, "1 example" if self.m == 1 else f"{self.m} examples"
         which = "" if example is None else f", example {example} shown; dW and its like are means over all {self.m}"
         mode = "" if self.train else " run as in prediction"
-        return f"one iteration{mode} on {one} ({net.dtype}, {net.ops.name} engine){which}"
+        return f"one iteration{mode} on {one} ({net.dtype}){which}"
 
     def _path(self) -> list[str]:
         shapes = [f"{each.name} {_shape(each.A)}" for each in self]

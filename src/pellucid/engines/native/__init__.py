@@ -1,0 +1,184 @@
+"""The native engine: C++ kernels for this processor, under the same primitives. What has no kernel is the reference's.
+
+The kernels are compiled with the package; where no compiler was found the package works without them, and `unavailable`
+says so. Every kernel reads contiguous arrays whose last axis, the examples, is its vector axis.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any
+
+import numpy as np
+
+from pellucid.engines.base import Array
+from pellucid.engines.numpy import NumpyOps
+
+PREFERENCE = 10
+
+# Activations with a kernel, in the order of kernels.h.
+_KINDS = ("relu", "leaky_relu", "sigmoid", "tanh", "elu", "selu", "silu", "hard_sigmoid", "scaled_tanh")
+_CONSTANTS = {"leaky_relu": "slope", "elu": "alpha"}
+_RULES = {
+    "gradient_descent": (0, ()),
+    "momentum": (1, ("momentum",)),
+    "nesterov": (2, ("momentum",)),
+    "rmsprop": (4, ("decay", "epsilon")),
+    "adam": (5, ("beta1", "beta2", "epsilon")),
+    "adamw": (6, ("beta1", "beta2", "epsilon", "weight_decay")),
+    "lion": (8, ("beta1", "beta2", "weight_decay")),
+}
+
+
+def unavailable() -> str | None:
+    """Why the kernels cannot run here: they were not compiled."""
+    if importlib.util.find_spec(f"{__name__}._kernels") is None:
+        return "its kernels were not compiled: no C++17 compiler was found when pellucid was installed"
+    return None
+
+
+def create() -> NativeOps:
+    """The engine."""
+    return NativeOps()
+
+
+class NativeOps(NumpyOps):
+    """The primitives that have a kernel; the others are inherited.
+
+    Attributes:
+        kernels: the extension module.
+    """
+
+    name = "native"
+
+    def __init__(self) -> None:
+        self.kernels: Any = importlib.import_module(f"{__name__}._kernels")
+
+    # --- affine
+
+    def affine(self, W, A_prev, b):
+        if not A_prev.size:
+            return super().affine(W, A_prev, b)
+        return self.kernels.affine(_rows(W), _rows(A_prev), None if b is None else _rows(b))
+
+    def affine_dW(self, dZ, A_prev):
+        return self.kernels.affine_dW(_rows(dZ), _rows(A_prev))
+
+    def affine_db(self, dZ):
+        return self.kernels.row_sums(_rows(dZ), dZ.shape[-1])
+
+    def affine_dA(self, W, dZ):
+        return self.kernels.affine_dA(_rows(W), _rows(dZ))
+
+    # --- convolution and pooling
+
+    def convolution(self, W, A_prev, b, window, groups):
+        return self.kernels.convolution(_rows(W), _rows(A_prev), None if b is None else _rows(b), window, groups)
+
+    def convolution_dW(self, dZ, A_prev, window, groups):
+        return self.kernels.convolution_dW(_rows(dZ), _rows(A_prev), window, groups)
+
+    def convolution_db(self, dZ):
+        return self.kernels.row_sums(_rows(dZ), dZ.shape[-1])
+
+    def convolution_dA(self, W, dZ, shape, window, groups):
+        return self.kernels.convolution_dA(_rows(W), _rows(dZ), shape, window, groups)
+
+    def max_pool(self, A_prev, window, places):
+        return self.kernels.max_pool(_rows(A_prev), window, places)
+
+    def max_pool_backward(self, dA, taps, shape, window):
+        return self.kernels.max_pool_backward(_rows(dA), _rows(taps), shape, window)
+
+    def sum_pool(self, A_prev, window, places):
+        return self.kernels.sum_pool(_rows(A_prev), window, places)
+
+    def sum_pool_backward(self, dA, shape, window):
+        return self.kernels.sum_pool_backward(_rows(dA), shape, window)
+
+    # --- activations
+
+    def activation(self, g, Z, *, in_place=False):
+        kind = _kind(g)
+        if kind is None:
+            return super().activation(g, Z, in_place=in_place)
+        constant = getattr(g, _CONSTANTS.get(g.registered_name, ""), 0.0)
+        if in_place and Z.flags.c_contiguous and Z.flags.writeable:
+            self.kernels.activation_in_place(kind, Z, constant)
+            return Z
+        return self.kernels.activation(kind, _rows(Z), constant)
+
+    def activation_backward(self, g, dA, kept):
+        kind = _kind(g)
+        if kind is None:
+            return super().activation_backward(g, dA, kept)
+        constant = getattr(g, _CONSTANTS.get(g.registered_name, ""), 0.0)
+        return self.kernels.activation_backward(kind, _rows(dA), _rows(kept), constant)
+
+    # --- loss
+
+    def softmax_cross_entropy(self, Z, Y, smoothing, axis):
+        if Z.ndim != 2 or Y.ndim != 1 or axis not in (0, -2):
+            return super().softmax_cross_entropy(Z, Y, smoothing, axis)
+        return self.kernels.softmax_cross_entropy(_rows(Z), _rows(Y.astype(np.int64, copy=False)), smoothing)
+
+    # --- normalisation
+
+    def normalize(self, A_prev, axes, epsilon):
+        if axes != tuple(range(1, A_prev.ndim)) or not A_prev.size:
+            return super().normalize(A_prev, axes, epsilon)
+        return self.kernels.normalize(_rows(A_prev), epsilon)
+
+    def normalize_backward(self, dA_hat, A_hat, variance, axes, epsilon):
+        if axes != tuple(range(1, A_hat.ndim)) or not A_hat.size:
+            return super().normalize_backward(dA_hat, A_hat, variance, axes, epsilon)
+        return self.kernels.normalize_backward(_rows(dA_hat), _rows(A_hat), _rows(variance), epsilon)
+
+    # --- randomness
+
+    def dropout(self, key, A_prev, rate):
+        A, D = self.kernels.dropout(_mixed(key), _rows(A_prev), rate)
+        return A, D.view(np.bool_)
+
+    # --- updates
+
+    def update(self, rule, params, grads, slots, *, learning_rate, t):
+        optimizer = getattr(rule, "__self__", None)
+        known = _RULES.get(getattr(optimizer, "registered_name", ""))
+        if known is None or not type(optimizer).__module__.startswith("pellucid."):
+            return super().update(rule, params, grads, slots, learning_rate=learning_rate, t=t)
+        kind, names = known
+        constants = [float(learning_rate), float(t), *(getattr(optimizer, name) for name in names)]
+        constants += [0.0] * (6 - len(constants))
+        self._update(kind, params, grads, list(slots.values()), constants)
+        return params, slots
+
+    def _update(self, kind, params, grads, slots, constants):
+        for name, W in params.items():
+            own = [tree[name] for tree in slots]
+            if isinstance(W, dict):
+                self._update(kind, W, grads[name], own, constants)
+            else:
+                self.kernels.update(kind, W, _rows(grads[name]), own, constants)
+
+
+def _kind(g: Any) -> int | None:
+    """The number of an activation's kernel; None for one that has none, such as a user's own."""
+    own = type(g).__module__.startswith("pellucid.")
+    return _KINDS.index(g.registered_name) if own and g.registered_name in _KINDS else None
+
+
+def _rows(A: Array) -> Array:
+    return A if A.flags.c_contiguous else np.ascontiguousarray(A)
+
+
+def _mixed(key: tuple[int, ...]) -> int:
+    """The numbers of a key as 64 bits that differ everywhere when one number differs (Steele et al.'s SplitMix64)."""
+    state = 0
+    for number in key:
+        state = (state ^ int(number)) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ state >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    return state

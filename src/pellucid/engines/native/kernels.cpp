@@ -1,0 +1,744 @@
+// The kernels of one instruction set: this file is compiled once for each, with PELLUCID_ISA naming it.
+#include "kernels.h"
+
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+#include "gemm.h"
+#include "pool.h"
+
+namespace pellucid {
+namespace {
+
+constexpr double WORTH_A_THREAD = 3e5;  // operations below which waking a thread costs more than it saves
+constexpr long CHUNK = 1 << 14;         // elements an elementwise kernel hands to a thread at a time
+
+// Scratch memory that a thread keeps for its next call.
+template <class T, int WHICH> T* scratch(size_t count) {
+    thread_local std::vector<T> memory;
+    if (memory.size() < count) memory.resize(count);
+    return memory.data();
+}
+
+template <class F> void split(long n, double cost, long unit, F f) {
+    long parts = cost < WORTH_A_THREAD ? 1 : std::min<long>(threads(), (n + unit - 1) / unit);
+    if (parts <= 1) return f(0, n);
+    long units = (n + unit - 1) / unit;
+    parallel(parts, [&](long part) {
+        long begin = units * part / parts * unit, end = std::min(n, units * (part + 1) / parts * unit);
+        if (begin < end) f(begin, end);
+    });
+}
+
+template <class F> void elementwise(long n, F f) {
+    if (n <= CHUNK) return f(0, n);
+    parallel((n + CHUNK - 1) / CHUNK, [&](long part) { f(part * CHUNK, std::min(n, (part + 1) * CHUNK)); });
+}
+
+// --- matrix products ----------------------------------------------------------------------------------------------
+
+template <class T> void transpose(long rows, long columns, const T* A, long a_row, T* B, long b_row) {
+    constexpr long SIDE = 16;
+    for (long i = 0; i < rows; i += SIDE)
+        for (long j = 0; j < columns; j += SIDE)
+            for (long jj = j; jj < std::min(columns, j + SIDE); ++jj)
+                for (long ii = i; ii < std::min(rows, i + SIDE); ++ii) B[jj * b_row + ii] = A[ii * a_row + jj];
+}
+
+// Dots of R rows of A with N rows of B, both contiguous over K.
+template <class T, int R, int N>
+inline void dots(long K, const T* A, long a_row, const T* B, const long* b_offset, V<T> (&c)[R][N]) {
+    constexpr int L = LANES<T>;
+    auto step = [&](const V<T>(&a)[R], const V<T>(&b)[N]) {
+#pragma GCC unroll 8
+        for (int i = 0; i < R; ++i)
+#pragma GCC unroll 8
+            for (int j = 0; j < N; ++j) c[i][j] += a[i] * b[j];
+    };
+    long k = 0;
+    for (; k + L <= K; k += L) {
+        V<T> a[R], b[N];
+#pragma GCC unroll 8
+        for (int i = 0; i < R; ++i) a[i] = load(A + i * a_row + k);
+#pragma GCC unroll 8
+        for (int j = 0; j < N; ++j) b[j] = load(B + b_offset[j] + k);
+        step(a, b);
+    }
+    if (k < K) {
+        V<T> a[R], b[N];
+        for (int i = 0; i < R; ++i) a[i] = load_some(A + i * a_row + k, K - k);
+        for (int j = 0; j < N; ++j) b[j] = load_some(B + b_offset[j] + k, K - k);
+        step(a, b);
+    }
+}
+
+template <class T> void matmul_transposed(long M, long N, long K, const T* A, const T* B, T* C, T scale) {
+    split(M, 2.0 * M * N * K, 4, [=](long begin, long end) {
+        for (long j = 0; j < N; j += 4)
+            for (long i = begin; i < end; i += 4) {
+                long rows = std::min(4L, end - i), columns = std::min(4L, N - j);
+                if (rows == 4 && columns == 4) {
+                    V<T> c[4][4] = {};
+                    const long offset[4] = {0, K, 2 * K, 3 * K};
+                    dots<T, 4, 4>(K, A + i * K, K, B + j * K, offset, c);
+                    for (int r = 0; r < 4; ++r)
+                        for (int s = 0; s < 4; ++s) C[(i + r) * N + j + s] = scale * sum<T>(c[r][s]);
+                } else {
+                    const long offset[1] = {0};
+                    for (long r = 0; r < rows; ++r)
+                        for (long s = 0; s < columns; ++s) {
+                            V<T> c[1][1] = {};
+                            dots<T, 1, 1>(K, A + (i + r) * K, K, B + (j + s) * K, offset, c);
+                            C[(i + r) * N + j + s] = scale * sum<T>(c[0][0]);
+                        }
+                }
+            }
+    });
+}
+
+template <class T>
+void matmul(long M, long N, long K, const T* A, long a_row, long a_col, const T* B, T* C, const T* bias, T scale) {
+    if (N < LANES<T>) {
+        if (a_col == 1) {  // few examples: dots along the rows of W
+            const T* columns = B;
+            if (N > 1) {
+                T* turned = scratch<T, 0>(size_t(N) * K);
+                transpose(K, N, B, N, turned, K);
+                columns = turned;
+            }
+            matmul_transposed<T>(M, N, K, A, columns, C, scale);
+        } else {  // C = Aᵀ-strided: the same product with the roles of rows and columns exchanged
+            T* turned = scratch<T, 0>(size_t(N) * M);
+            // A here is Wᵀ: its k-th column is contiguous over the M rows, so it can stand as B.
+            std::fill(turned, turned + N * M, T(0));
+            for (long j = 0; j < N; ++j)
+                for (long k = 0; k < K; ++k) {
+                    T w = B[k * N + j];
+                    const T* row = A + k * a_col;
+                    T* out = turned + j * M;
+                    for (long i = 0; i < M; ++i) out[i] += w * row[i];
+                }
+            transpose(N, M, turned, M, C, N);
+            if (scale != 1)
+                for (long i = 0; i < M * N; ++i) C[i] *= scale;
+        }
+        if (bias)
+            for (long i = 0; i < M; ++i)
+                for (long j = 0; j < N; ++j) C[i * N + j] += bias[i];
+        return;
+    }
+    std::vector<long>& offset = [&]() -> std::vector<long>& {
+        thread_local std::vector<long> rows;
+        rows.resize(K);
+        for (long k = 0; k < K; ++k) rows[k] = k * N;
+        return rows;
+    }();
+    const long* rows = offset.data();
+    double cost = 2.0 * M * N * K;
+    constexpr long WIDTH = VECTORS * LANES<T>;
+    if (N >= 2 * WIDTH * threads() || M < 2 * ROWS)
+        split(N, cost, WIDTH, [=](long begin, long end) {
+            if (end - begin < LANES<T>) begin = end - LANES<T>;
+            block<T>(M, end - begin, K, A, a_row, a_col, B + begin, rows, C + begin, N, bias, scale);
+        });
+    else
+        split(M, cost, ROWS, [=](long begin, long end) {
+            block<T>(end - begin, N, K, A + begin * a_row, a_row, a_col, B, rows, C + begin * N, N,
+                     bias ? bias + begin : nullptr, scale);
+        });
+}
+
+// dW = (1/m) dZ Aᵀ as an outer product: A is turned first, so that the long axis is contiguous.
+template <class T> void affine_dW(long n, long n_prev, long m, const T* dZ, const T* A_prev, T* dW) {
+    T* turned = scratch<T, 6>(size_t(n_prev) * m);
+    split(n_prev, 2.0 * n_prev * m, 16, [=](long begin, long end) {
+        transpose(end - begin, m, A_prev + begin * m, m, turned + begin, n_prev);
+    });
+    matmul<T>(n, n_prev, m, dZ, m, 1, turned, dW, nullptr, T(1) / T(m));
+}
+
+template <class T> void row_means(long rows, long columns, const T* A, T divisor, T* mean) {
+    split(rows, 1.0 * rows * columns, 1, [=](long begin, long end) {
+        for (long r = begin; r < end; ++r) {
+            const T* row = A + r * columns;
+            V<T> s[4] = {};
+            long i = 0;
+            for (; i + 4 * LANES<T> <= columns; i += 4 * LANES<T>)
+                for (int j = 0; j < 4; ++j) s[j] += load(row + i + j * LANES<T>);
+            sweep<T>(columns - i, [&](long k) { s[0] += load(row + i + k); },
+                     [&](long k, long n) { s[0] += load_some(row + i + k, n); });
+            mean[r] = sum<T>(s[0] + s[1] + (s[2] + s[3])) / divisor;
+        }
+    });
+}
+
+// --- convolution --------------------------------------------------------------------------------------------------
+
+// The image with its padding, in scratch memory; the image itself where there is none.
+template <class T, int WHICH> const T* padded(const Geometry& g, const T* A, T value) {
+    if (!(g.top | g.bottom | g.left | g.right)) return A;
+    long H = g.H + g.top + g.bottom, W = (g.W + g.left + g.right) * g.m, row = g.W * g.m;
+    T* P = scratch<T, WHICH>(size_t(g.C) * H * W);
+    split(g.C, 1.0 * g.C * H * W, 1, [=](long begin, long end) {
+        for (long c = begin; c < end; ++c) {
+            T* plane = P + c * H * W;
+            std::fill(plane, plane + g.top * W, value);
+            for (long y = 0; y < g.H; ++y) {
+                T* to = plane + (g.top + y) * W;
+                std::fill(to, to + g.left * g.m, value);
+                std::memcpy(to + g.left * g.m, A + (c * g.H + y) * row, row * sizeof(T));
+                std::fill(to + g.left * g.m + row, to + W, value);
+            }
+            std::fill(plane + (g.top + g.H) * W, plane + H * W, value);
+        }
+    });
+    return P;
+}
+
+// Where each tap of each channel lies, from the window's first pixel.
+inline void tap_offsets(const Geometry& g, long channels, long* offset) {
+    long H = g.H + g.top + g.bottom, W = (g.W + g.left + g.right) * g.m;
+    for (long c = 0; c < channels; ++c)
+        for (long i = 0; i < g.kh; ++i)
+            for (long j = 0; j < g.kw; ++j) *offset++ = (c * H + i * g.dh) * W + j * g.dw * g.m;
+}
+
+// Z = W ⋆ P + b for a padded image P. With stride 1 a row of places and its examples are one contiguous axis.
+template <class T>
+void convolve(const Geometry& g, long units, long groups, const T* W, const T* P, const T* b, T* Z) {
+    long channels = g.C / groups, own = units / groups, K = channels * g.kh * g.kw;
+    long H = g.H + g.top + g.bottom, row = (g.W + g.left + g.right) * g.m;
+    std::vector<long> offsets(K);
+    tap_offsets(g, channels, offsets.data());
+    const long* offset = offsets.data();
+    long plane = g.out_h * g.out_w * g.m;
+    bool joined = g.sw == 1;
+    long columns = joined ? g.out_w * g.m : g.m, strips = joined ? 1 : g.out_w;
+    double cost = 2.0 * units * K * plane;
+    split(groups * g.out_h * strips, cost, 1, [=](long begin, long end) {
+        for (long each = begin; each < end; ++each) {
+            long group = each / (g.out_h * strips), y = each / strips % g.out_h, x = each % strips;
+            block<T>(own, columns, K, W + group * own * K, K, 1,
+                     P + group * channels * H * row + y * g.sh * row + x * g.sw * g.m, offset,
+                     Z + group * own * plane + y * g.out_w * g.m + x * g.m, plane, b ? b + group * own : nullptr, T(1));
+        }
+    });
+}
+
+// The same for rows shorter than a vector: the examples are filled up with zeros.
+template <class T> long widened(const Geometry& g) {
+    long row = g.sw == 1 ? g.out_w : 1;
+    return row * g.m >= LANES<T> ? g.m : (LANES<T> + row - 1) / row;
+}
+
+template <class T> void spread(long n, long m, long wide, const T* A, T* B) {
+    for (long i = 0; i < n; ++i) {
+        std::memcpy(B + i * wide, A + i * m, m * sizeof(T));
+        std::fill(B + i * wide + m, B + (i + 1) * wide, T(0));
+    }
+}
+template <class T> void narrow(long n, long m, long wide, const T* B, T* A) {
+    for (long i = 0; i < n; ++i) std::memcpy(A + i * m, B + i * wide, m * sizeof(T));
+}
+
+template <class T>
+void convolution(const Geometry& given, long units, long groups, const T* W, const T* A, const T* b, T* Z) {
+    long wide = widened<T>(given);
+    if (wide == given.m) {
+        convolve<T>(given, units, groups, W, padded<T, 1>(given, A, T(0)), b, Z);
+        return;
+    }
+    Geometry g = given;
+    g.m = wide;
+    T* image = scratch<T, 2>(size_t(g.C) * g.H * g.W * wide);
+    T* made = scratch<T, 3>(size_t(units) * g.out_h * g.out_w * wide);
+    spread(g.C * g.H * g.W, given.m, wide, A, image);
+    convolve<T>(g, units, groups, W, padded<T, 1>(g, image, T(0)), b, made);
+    narrow(units * g.out_h * g.out_w, given.m, wide, made, Z);
+}
+
+// dA = dZ * W: a convolution with stride 1 of dZ, spread out by the stride and padded, with the kernel flipped and
+// inputs and outputs exchanged.
+template <class T>
+void convolution_dA(const Geometry& g, long units, long groups, const T* W, const T* dZ, T* dA) {
+    long channels = g.C / groups, own = units / groups, taps = g.kh * g.kw;
+    Geometry b{};
+    b.C = units;
+    b.m = g.m;
+    b.H = (g.out_h - 1) * g.sh + 1;
+    b.W = (g.out_w - 1) * g.sw + 1;
+    b.kh = g.kh, b.kw = g.kw, b.dh = g.dh, b.dw = g.dw, b.sh = b.sw = 1;
+    long reach_h = g.dh * (g.kh - 1), reach_w = g.dw * (g.kw - 1);
+    b.out_h = g.H, b.out_w = g.W;
+    b.top = reach_h - g.top, b.left = reach_w - g.left;
+    b.bottom = g.H + reach_h - b.H - b.top, b.right = g.W + reach_w - b.W - b.left;
+
+    T* turned = scratch<T, 4>(size_t(g.C) * own * taps);
+    for (long group = 0; group < groups; ++group)
+        for (long c = 0; c < channels; ++c)
+            for (long o = 0; o < own; ++o)
+                for (long t = 0; t < taps; ++t)
+                    turned[((group * channels + c) * own + o) * taps + taps - 1 - t] =
+                        W[((group * own + o) * channels + c) * taps + t];
+
+    // dZ is copied into a frame of zeros (or cut, where padding was wider than the kernel's reach), strides opened up.
+    long m = g.m, wide = widened<T>(b);
+    long FH = b.H + b.top + b.bottom, FW = b.W + b.left + b.right;
+    T* frame = scratch<T, 1>(size_t(units) * FH * FW * wide);
+    split(units, 1.0 * units * FH * FW * wide, 1, [&](long begin, long end) {
+        for (long o = begin; o < end; ++o) {
+            T* plane = frame + o * FH * FW * wide;
+            std::fill(plane, plane + FH * FW * wide, T(0));
+            for (long y = 0; y < g.out_h; ++y) {
+                long fy = b.top + y * g.sh;
+                if (fy < 0 || fy >= FH) continue;
+                const T* from = dZ + (o * g.out_h + y) * g.out_w * m;
+                if (g.sw == 1 && wide == m && b.left >= 0 && b.right >= 0) {
+                    std::memcpy(plane + (fy * FW + b.left) * m, from, g.out_w * m * sizeof(T));
+                    continue;
+                }
+                for (long x = 0; x < g.out_w; ++x) {
+                    long fx = b.left + x * g.sw;
+                    if (fx >= 0 && fx < FW) std::memcpy(plane + (fy * FW + fx) * wide, from + x * m, m * sizeof(T));
+                }
+            }
+        }
+    });
+    b.H = FH, b.W = FW, b.top = b.left = b.bottom = b.right = 0, b.m = wide;
+    if (wide == m) {
+        convolve<T>(b, g.C, groups, turned, frame, nullptr, dA);
+        return;
+    }
+    T* made = scratch<T, 3>(size_t(g.C) * g.H * g.W * wide);
+    convolve<T>(b, g.C, groups, turned, frame, nullptr, made);
+    narrow(g.C * g.H * g.W, m, wide, made, dA);
+}
+
+// dW[o, c, tap] = (1/m) Σ dZ[o] P[c, shifted by tap]: dots along rows of places and examples. Blocks of units and
+// channels, and of rows, are chosen so that what a block reads and its running sums stay in the second-level cache.
+template <class T>
+void convolution_dW(const Geometry& g, long units, long groups, const T* dZ, const T* A, T* dW) {
+    constexpr int L = LANES<T>, R = 6, N = REGISTERS == 32 ? 4 : 1;
+    const T* P = padded<T, 1>(g, A, T(0));
+    long channels = g.C / groups, own = units / groups, taps = g.kh * g.kw;
+    long H = g.H + g.top + g.bottom, row = (g.W + g.left + g.right) * g.m, plane = g.out_h * g.out_w * g.m;
+    bool joined = g.sw == 1;
+    long length = joined ? g.out_w * g.m : g.m, strips = joined ? 1 : g.out_w;
+    long unit_block = std::min(own, 24L), channel_block = std::max(1L, std::min(channels, 72 / taps));
+    long unit_blocks = (own + unit_block - 1) / unit_block, channel_blocks = (channels + channel_block - 1) / channel_block;
+    long blocks = groups * unit_blocks * channel_blocks;
+    long parts = 2.0 * units * channels * taps * plane < WORTH_A_THREAD ? 1 : threads();
+    long row_parts = blocks >= 2 * parts ? 1 : std::min(parts, g.out_h);  // few blocks: the rows are shared out instead
+    size_t block_size = size_t(unit_block + R) * (channel_block * taps + N) * L;
+    std::vector<T> sums_of_parts(row_parts > 1 ? size_t(row_parts) * units * channels * taps : 0);
+    parallel(blocks * row_parts, [&](long each) {
+        long part = each % row_parts, index = each / row_parts;
+        long group = index / (unit_blocks * channel_blocks);
+        long o0 = index / channel_blocks % unit_blocks * unit_block, c0 = index % channel_blocks * channel_block;
+        long os = std::min(unit_block, own - o0), cs = std::min(channel_block, channels - c0);
+        long K = cs * taps;
+        T* sums = scratch<T, 5>(block_size);
+        std::fill(sums, sums + os * K * L, T(0));
+        std::vector<long> offset(K);
+        tap_offsets(g, cs, offset.data());
+        const T* z = dZ + (group * own + o0) * plane;
+        const T* p = P + (group * channels + c0) * H * row;
+        for (long y = g.out_h * part / row_parts; y < g.out_h * (part + 1) / row_parts; ++y)
+            for (long x = 0; x < strips; ++x) {
+                const T* zs = z + y * g.out_w * g.m + x * g.m;
+                const T* ps = p + y * g.sh * row + x * g.sw * g.m;
+                for (long k = 0; k < K; k += N)
+                    for (long o = 0; o < os; o += R) {
+                        if (os - o >= R && K - k >= N) {
+                            V<T> c[R][N];
+                            for (int i = 0; i < R; ++i)
+                                for (int j = 0; j < N; ++j) c[i][j] = load(sums + ((o + i) * K + k + j) * L);
+                            dots<T, R, N>(length, zs + o * plane, plane, ps, offset.data() + k, c);
+                            for (int i = 0; i < R; ++i)
+                                for (int j = 0; j < N; ++j) store(sums + ((o + i) * K + k + j) * L, c[i][j]);
+                        } else {
+                            for (long i = o; i < std::min(os, o + R); ++i)
+                                for (long j = k; j < std::min(K, k + N); ++j) {
+                                    V<T> c[1][1] = {{load(sums + (i * K + j) * L)}};
+                                    dots<T, 1, 1>(length, zs + i * plane, plane, ps, offset.data() + j, c);
+                                    store(sums + (i * K + j) * L, c[0][0]);
+                                }
+                        }
+                    }
+            }
+        T* out = row_parts > 1 ? sums_of_parts.data() + size_t(part) * units * channels * taps : dW;
+        for (long o = 0; o < os; ++o)
+            for (long k = 0; k < K; ++k)
+                out[(group * own + o0 + o) * channels * taps + c0 * taps + k] = sum<T>(load(sums + (o * K + k) * L)) / g.m;
+    });
+    if (row_parts > 1) {
+        long n = units * channels * taps;
+        for (long i = 0; i < n; ++i) {
+            T total = 0;
+            for (long part = 0; part < row_parts; ++part) total += sums_of_parts[part * n + i];
+            dW[i] = total;
+        }
+    }
+}
+
+// --- pooling ------------------------------------------------------------------------------------------------------
+
+// Calls f(c, y, x, i, j) for each tap that lies on the image, of every place.
+template <class F> inline void each_tap(const Geometry& g, long y, long x, F f) {
+    for (long i = 0; i < g.kh; ++i) {
+        long row = y * g.sh + i * g.dh - g.top;
+        if (row < 0 || row >= g.H) continue;
+        for (long j = 0; j < g.kw; ++j) {
+            long column = x * g.sw + j * g.dw - g.left;
+            if (column >= 0 && column < g.W) f(i * g.kw + j, (row * g.W + column) * g.m);
+        }
+    }
+}
+
+template <class F> void each_place(const Geometry& g, F f) {
+    split(g.C, 2.0 * g.C * g.H * g.W * g.m * g.kh, 1, [=](long begin, long end) {
+        for (long c = begin; c < end; ++c)
+            for (long y = 0; y < g.out_h; ++y)
+                for (long x = 0; x < g.out_w; ++x) f(c, y, x, ((c * g.out_h + y) * g.out_w + x) * g.m);
+    });
+}
+
+template <class T> void max_pool(const Geometry& g, const T* A_prev, T* A, int32_t* taps) {
+    each_place(g, [=](long c, long y, long x, long at) {
+        const T* image = A_prev + c * g.H * g.W * g.m;
+        T* best = A + at;
+        int32_t* which = taps + at;
+        bool first = true;
+        each_tap(g, y, x, [&](int32_t tap, long from) {
+            const T* seen = image + from;
+            if (first) {
+                for (long e = 0; e < g.m; ++e) best[e] = seen[e], which[e] = tap;
+                first = false;
+            } else {
+                for (long e = 0; e < g.m; ++e) {
+                    bool larger = seen[e] > best[e];
+                    best[e] = larger ? seen[e] : best[e];
+                    which[e] = larger ? tap : which[e];
+                }
+            }
+        });
+    });
+}
+
+template <class T> void max_pool_backward(const Geometry& g, const T* dA, const int32_t* taps, T* dA_prev) {
+    split(g.C, 1.0 * g.C * g.H * g.W * g.m, 1, [=](long begin, long end) {
+        std::fill(dA_prev + begin * g.H * g.W * g.m, dA_prev + end * g.H * g.W * g.m, T(0));
+    });
+    each_place(g, [=](long c, long y, long x, long at) {
+        T* image = dA_prev + c * g.H * g.W * g.m;
+        const T* d = dA + at;
+        const int32_t* which = taps + at;
+        each_tap(g, y, x, [&](int32_t tap, long to) {
+            T* out = image + to;
+            for (long e = 0; e < g.m; ++e) out[e] += which[e] == tap ? d[e] : T(0);
+        });
+    });
+}
+
+template <class T> void sum_pool(const Geometry& g, const T* A_prev, T* A) {
+    each_place(g, [=](long c, long y, long x, long at) {
+        const T* image = A_prev + c * g.H * g.W * g.m;
+        T* total = A + at;
+        std::fill(total, total + g.m, T(0));
+        each_tap(g, y, x, [&](int32_t, long from) {
+            for (long e = 0; e < g.m; ++e) total[e] += image[from + e];
+        });
+    });
+}
+
+template <class T> void sum_pool_backward(const Geometry& g, const T* dA, T* dA_prev) {
+    split(g.C, 1.0 * g.C * g.H * g.W * g.m, 1, [=](long begin, long end) {
+        std::fill(dA_prev + begin * g.H * g.W * g.m, dA_prev + end * g.H * g.W * g.m, T(0));
+    });
+    each_place(g, [=](long c, long y, long x, long at) {
+        T* image = dA_prev + c * g.H * g.W * g.m;
+        each_tap(g, y, x, [&](int32_t, long to) {
+            for (long e = 0; e < g.m; ++e) image[to + e] += dA[at + e];
+        });
+    });
+}
+
+// --- activations --------------------------------------------------------------------------------------------------
+
+template <class T, class F> void apply(long n, const T* Z, T* A, F f) {
+    elementwise(n, [=](long begin, long end) {
+        sweep<T>(end - begin, [&](long i) { store(A + begin + i, f(load(Z + begin + i))); },
+                 [&](long i, long k) { store_some(A + begin + i, f(load_some(Z + begin + i, k)), k); });
+    });
+}
+
+constexpr double SELU_SCALE = 1.0507009873554804934193349852946, SELU_ALPHA = 1.6732632423543772848170429916717;
+constexpr double SQUASH = 1.7159, SQUASH_SLOPE = 2.0 / 3.0;
+
+// e^x - 1 for x ≤ 0: its series where the difference would lose digits.
+template <class T> inline V<T> expm1(V<T> x) {
+    V<T> series = x + x * x * (T(1.0 / 2) + x * (T(1.0 / 6) + x * (T(1.0 / 24) + x * (T(1.0 / 120) + x * T(1.0 / 720)))));
+    return x > T(-0.2) ? series : exp<T>(x) - 1;
+}
+template <> inline V<double> expm1<double>(V<double> x) {
+    for (int i = 0; i < LANES<double>; ++i) x[i] = std::expm1(x[i]);
+    return x;
+}
+template <class T> inline V<T> sigmoid(V<T> z) { return T(0.5) * tanh<T>(T(0.5) * z) + T(0.5); }
+
+template <class T> void activation(int kind, long n, const T* Z, T* A, T constant) {
+    const V<T> zero{};
+    switch (kind) {
+        case RELU: return apply<T>(n, Z, A, [=](V<T> z) { return max<T>(z, zero); });
+        case LEAKY_RELU: return apply<T>(n, Z, A, [=](V<T> z) { return z > 0 ? z : constant * z; });
+        case SIGMOID: return apply<T>(n, Z, A, [](V<T> z) { return sigmoid<T>(z); });
+        case TANH: return apply<T>(n, Z, A, [](V<T> z) { return tanh<T>(z); });
+        case ELU: return apply<T>(n, Z, A, [=](V<T> z) { return z > 0 ? z : constant * expm1<T>(min<T>(z, zero)); });
+        case SELU:
+            return apply<T>(n, Z, A, [=](V<T> z) {
+                return T(SELU_SCALE) * (z > 0 ? z : T(SELU_ALPHA) * expm1<T>(min<T>(z, zero)));
+            });
+        case SILU: return apply<T>(n, Z, A, [](V<T> z) { return z * sigmoid<T>(z); });
+        case SCALED_TANH: return apply<T>(n, Z, A, [](V<T> z) { return T(SQUASH) * tanh<T>(T(SQUASH_SLOPE) * z); });
+        case HARD_SIGMOID:
+            return apply<T>(n, Z, A, [=](V<T> z) { return min<T>(max<T>(z * T(1.0 / 6) + T(0.5), zero), zero + 1); });
+    }
+}
+
+template <class T, class F> void chain(long n, const T* dA, const T* kept, T* dZ, F f) {
+    elementwise(n, [=](long begin, long end) {
+        sweep<T>(end - begin,
+                 [&](long i) { store(dZ + begin + i, f(load(dA + begin + i), load(kept + begin + i))); },
+                 [&](long i, long k) {
+                     store_some(dZ + begin + i, f(load_some(dA + begin + i, k), load_some(kept + begin + i, k)), k);
+                 });
+    });
+}
+
+template <class T>
+void activation_backward(int kind, long n, const T* dA, const T* kept, T* dZ, T constant) {
+    const V<T> zero{};
+    switch (kind) {
+        case RELU: return chain<T>(n, dA, kept, dZ, [=](V<T> d, V<T> a) { return a > 0 ? d : zero; });
+        case LEAKY_RELU: return chain<T>(n, dA, kept, dZ, [=](V<T> d, V<T> a) { return a > 0 ? d : constant * d; });
+        case SIGMOID: return chain<T>(n, dA, kept, dZ, [](V<T> d, V<T> a) { return d * (a * (1 - a)); });
+        case TANH: return chain<T>(n, dA, kept, dZ, [](V<T> d, V<T> a) { return d * (1 - a * a); });
+        case ELU: return chain<T>(n, dA, kept, dZ, [=](V<T> d, V<T> a) { return a > 0 ? d : d * (a + constant); });
+        case SELU:
+            return chain<T>(n, dA, kept, dZ, [](V<T> d, V<T> a) {
+                return a > 0 ? d * T(SELU_SCALE) : d * (a + T(SELU_SCALE * SELU_ALPHA));
+            });
+        case SILU:
+            return chain<T>(n, dA, kept, dZ, [](V<T> d, V<T> z) {
+                V<T> s = sigmoid<T>(z);
+                return d * (s * (1 + z * (1 - s)));
+            });
+        case SCALED_TANH:
+            return chain<T>(n, dA, kept, dZ, [](V<T> d, V<T> a) {
+                return d * (T(SQUASH_SLOPE * SQUASH) - a * a * T(SQUASH_SLOPE / SQUASH));
+            });
+        case HARD_SIGMOID:
+            return chain<T>(n, dA, kept, dZ, [=](V<T> d, V<T> a) {
+                V<T> inside = a < 1 ? d * T(1.0 / 6) : zero;
+                return a > 0 ? inside : zero;
+            });
+    }
+}
+
+// --- loss ---------------------------------------------------------------------------------------------------------
+
+// For class indices. Columns are taken a vector at a time, what is left over one by one.
+template <class T>
+void softmax_cross_entropy(long n, long m, const T* Z, const int64_t* Y, T smoothing, T* losses, T* P) {
+    constexpr int L = LANES<T>;
+    split(m, 20.0 * n * m, L, [=](long begin, long end) {
+        for (long i = begin; i < end; i += L) {
+            long k = std::min<long>(L, end - i);
+            auto column = [&](const T* row) { return k == L ? load(row + i) : load_some(row + i, k); };
+            V<T> top = column(Z);
+            for (long c = 1; c < n; ++c) top = max<T>(top, column(Z + c * m));
+            V<T> total{}, all{};
+            for (long c = 0; c < n; ++c) {
+                V<T> shifted = column(Z + c * m) - top;
+                V<T> e = exp<T>(shifted);
+                total += e;
+                all += shifted;
+                if (k == L) store(P + c * m + i, e);
+                else store_some(P + c * m + i, e, k);
+            }
+            V<T> log_total = log<T>(total);
+            V<T> inverse = 1 / total;
+            for (long c = 0; c < n; ++c) {
+                T* p = P + c * m + i;
+                if (k == L) store(p, load(p) * inverse);
+                else store_some(p, load_some(p, k) * inverse, k);
+            }
+            for (long j = 0; j < k; ++j) {
+                T fit = Z[Y[i + j] * m + i + j] - top[j] - log_total[j];
+                if (smoothing) fit = (1 - smoothing) * fit + smoothing * (all[j] / T(n) - log_total[j]);
+                losses[i + j] = -fit;
+            }
+        }
+    });
+}
+
+// --- normalisation over rows --------------------------------------------------------------------------------------
+
+template <class T>
+void normalize(long rows, long columns, const T* A, T epsilon, T* A_hat, T* mean, T* variance) {
+    row_means<T>(rows, columns, A, T(columns), mean);
+    split(rows, 4.0 * rows * columns, 1, [=](long begin, long end) {
+        for (long r = begin; r < end; ++r) {
+            const T* a = A + r * columns;
+            T* h = A_hat + r * columns;
+            V<T> mu = splat(mean[r]), s{};
+            sweep<T>(columns, [&](long i) { V<T> d = load(a + i) - mu; s += d * d; },
+                     [&](long i, long k) { for (long e = i; e < i + k; ++e) s[0] += (a[e] - mu[0]) * (a[e] - mu[0]); });
+            variance[r] = sum<T>(s) / T(columns);
+            T scale = 1 / std::sqrt(variance[r] + epsilon);
+            for (long i = 0; i < columns; ++i) h[i] = (a[i] - mean[r]) * scale;
+        }
+    });
+}
+
+template <class T>
+void normalize_backward(long rows, long columns, const T* dA_hat, const T* A_hat, const T* variance, T epsilon, T* dA) {
+    split(rows, 4.0 * rows * columns, 1, [=](long begin, long end) {
+        for (long r = begin; r < end; ++r) {
+            const T *d = dA_hat + r * columns, *h = A_hat + r * columns;
+            T* out = dA + r * columns;
+            V<T> s{}, t{};
+            sweep<T>(columns, [&](long i) { V<T> v = load(d + i); s += v; t += v * load(h + i); },
+                     [&](long i, long k) { V<T> v = load_some(d + i, k); s += v; t += v * load_some(h + i, k); });
+            T mean = sum<T>(s) / T(columns), along = sum<T>(t) / T(columns);
+            T scale = 1 / std::sqrt(variance[r] + epsilon);
+            for (long i = 0; i < columns; ++i) out[i] = (d[i] - mean - h[i] * along) * scale;
+        }
+    });
+}
+
+// --- dropout: the draw of an element is a hash of the key and its place, whatever the threads ------------------------
+
+inline uint32_t mixed(uint32_t x) {  // Wellons' lowbias32
+    x ^= x >> 16;
+    x *= 0x7feb352dU;
+    x ^= x >> 15;
+    x *= 0x846ca68bU;
+    return x ^ (x >> 16);
+}
+
+template <class T> void dropout(long n, uint64_t key, T rate, const T* A_prev, T* A, uint8_t* D) {
+    uint32_t low = uint32_t(key), high = uint32_t(key >> 32);
+    uint32_t limit = uint32_t(double(rate) * 4294967296.0);
+    T scale = T(1) / (T(1) - rate);
+    elementwise(n, [=](long begin, long end) {
+        for (long i = begin; i < end; ++i) {
+            uint32_t draw = mixed(mixed(uint32_t(i) + low) ^ (high + uint32_t(uint64_t(i) >> 32)));
+            uint8_t keep = draw >= limit;
+            D[i] = keep;
+            A[i] = keep ? A_prev[i] * scale : T(0);
+        }
+    });
+}
+
+// --- updates ------------------------------------------------------------------------------------------------------
+
+// constants: learning rate, t, then the rule's own, in the order of its fields.
+template <class T>
+void update(int rule, long n, T* W, const T* dW, T* const* slots, const double* constants) {
+    const T rate = T(constants[0]);
+    const double t = constants[1];
+    T *s0 = slots ? slots[0] : nullptr, *s1 = slots ? slots[1] : nullptr;
+    auto all = [&](auto f) {
+        elementwise(n, [=](long begin, long end) {
+            for (long i = begin; i < end; ++i) f(i);
+        });
+    };
+    const T p0 = T(constants[2]), p1 = T(constants[3]), p2 = T(constants[4]), p3 = T(constants[5]);
+    switch (rule) {
+        case GRADIENT_DESCENT: return all([=](long i) { W[i] -= rate * dW[i]; });
+        case MOMENTUM:
+            return all([=](long i) {
+                T v = p0 * s0[i] - rate * dW[i];
+                s0[i] = v;
+                W[i] += v;
+            });
+        case NESTEROV:
+            return all([=](long i) {
+                T v = p0 * s0[i] - rate * dW[i];
+                s0[i] = v;
+                W[i] += p0 * v - rate * dW[i];
+            });
+        case RMSPROP: {
+            const T q0 = T(1 - constants[2]);
+            return all([=](long i) {
+                T s = p0 * s0[i] + q0 * dW[i] * dW[i];
+                s0[i] = s;
+                W[i] -= rate * dW[i] / (std::sqrt(s) + p1);
+            });
+        }
+        case ADAM:
+        case ADAMW: {
+            const T q0 = T(1 - constants[2]), q1 = T(1 - constants[3]);
+            const T step = T(constants[0] / (1 - std::pow(constants[2], t)));
+            const T unbias = T(1 / std::sqrt(1 - std::pow(constants[3], t)));
+            const T keep = T(1 - constants[0] * constants[5]);
+            return all([=](long i) {
+                T g = dW[i], a = p0 * s0[i] + q0 * g, v = p1 * s1[i] + q1 * g * g;
+                s0[i] = a;
+                s1[i] = v;
+                W[i] = keep * W[i] - step * a / (std::sqrt(v) * unbias + p2);
+            });
+        }
+        case LION: {
+            const T q0 = T(1 - constants[2]), q1 = T(1 - constants[3]);
+            return all([=](long i) {
+                T g = dW[i], c = p0 * s0[i] + q0 * g;
+                T sign = T((c > 0) - (c < 0));
+                s0[i] = p1 * s0[i] + q1 * g;
+                W[i] -= rate * (sign + p2 * W[i]);
+            });
+        }
+    }
+    (void)p3;
+}
+
+// X (n, m) from the given rows of x (·, n): examples first to examples last, gathered and turned in one pass.
+template <class T> void examples_last(long m, long n, const int64_t* rows, const T* x, T* X) {
+    constexpr long SIDE = 16;
+    split(n, 4.0 * m * n, SIDE, [=](long begin, long end) {
+        for (long i = 0; i < m; i += SIDE)
+            for (long j = begin; j < end; ++j)
+                for (long e = i; e < std::min(m, i + SIDE); ++e) X[j * m + e] = x[rows[e] * n + j];
+    });
+}
+
+template <class T> Kernels<T> table() {
+    return {PELLUCID_ISA_NAME,
+            matmul<T>,
+            affine_dW<T>,
+            row_means<T>,
+            convolution<T>,
+            convolution_dW<T>,
+            convolution_dA<T>,
+            max_pool<T>,
+            max_pool_backward<T>,
+            sum_pool<T>,
+            sum_pool_backward<T>,
+            activation<T>,
+            activation_backward<T>,
+            softmax_cross_entropy<T>,
+            normalize<T>,
+            normalize_backward<T>,
+            dropout<T>,
+            update<T>,
+            examples_last<T>};
+}
+
+}  // namespace
+
+Kernels<float> PELLUCID_TABLE(float*) { return table<float>(); }
+Kernels<double> PELLUCID_TABLE(double*) { return table<double>(); }
+
+}  // namespace pellucid

@@ -1,0 +1,44 @@
+// The kernels of one float type, built once for every instruction set; `kernels<T>()` is the table for this processor.
+// Arrays are contiguous, examples last. Sizes are checked by the caller.
+#pragma once
+#include <cstdint>
+
+namespace pellucid {
+
+struct Geometry {  // of a convolution or pooling over two axes
+    long C, H, W, m;                 // the image, padding not counted
+    long kh, kw, sh, sw, dh, dw;     // kernel, stride, dilation
+    long top, left, bottom, right;   // padding
+    long out_h, out_w;               // places of the window
+};
+
+enum Elementwise { RELU, LEAKY_RELU, SIGMOID, TANH, ELU, SELU, SILU, HARD_SIGMOID, SCALED_TANH };
+enum Rule { GRADIENT_DESCENT, MOMENTUM, NESTEROV, ADAGRAD, RMSPROP, ADAM, ADAMW, ADADELTA, LION };
+
+template <class T> struct Kernels {
+    const char* name;
+    // C (M, N) = scale (A (M, K) B (K, N) + bias); A contiguous along its rows or its columns, B and C along their rows.
+    void (*matmul)(long M, long N, long K, const T* A, long a_row, long a_col, const T* B, T* C, const T* bias, T scale);
+    void (*affine_dW)(long n, long n_prev, long m, const T* dZ, const T* A_prev, T* dW);
+    void (*row_means)(long rows, long columns, const T* A, T divisor, T* mean);
+    void (*convolution)(const Geometry&, long units, long groups, const T* W, const T* A, const T* b, T* Z);
+    void (*convolution_dW)(const Geometry&, long units, long groups, const T* dZ, const T* A, T* dW);
+    void (*convolution_dA)(const Geometry&, long units, long groups, const T* W, const T* dZ, T* dA);
+    void (*max_pool)(const Geometry&, const T* A_prev, T* A, int32_t* taps);
+    void (*max_pool_backward)(const Geometry&, const T* dA, const int32_t* taps, T* dA_prev);
+    void (*sum_pool)(const Geometry&, const T* A_prev, T* A);
+    void (*sum_pool_backward)(const Geometry&, const T* dA, T* dA_prev);
+    void (*activation)(int kind, long n, const T* Z, T* A, T constant);
+    void (*activation_backward)(int kind, long n, const T* dA, const T* kept, T* dZ, T constant);
+    void (*softmax_cross_entropy)(long n, long m, const T* Z, const int64_t* Y, T smoothing, T* losses, T* P);
+    void (*normalize)(long rows, long columns, const T* A, T epsilon, T* A_hat, T* mean, T* variance);
+    void (*normalize_backward)(long rows, long columns, const T* dA_hat, const T* A_hat, const T* variance, T epsilon,
+                               T* dA);
+    void (*dropout)(long n, uint64_t key, T rate, const T* A_prev, T* A, uint8_t* D);
+    void (*update)(int rule, long n, T* W, const T* dW, T* const* slots, const double* constants);
+    void (*examples_last)(long m, long n, const int64_t* rows, const T* x, T* X);
+};
+
+template <class T> const Kernels<T>& kernels();
+
+}  // namespace pellucid

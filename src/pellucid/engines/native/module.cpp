@@ -1,0 +1,300 @@
+// The kernels as Python functions: shapes are checked here, the interpreter's lock is given up, results are made.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <initializer_list>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "kernels.h"
+#include "memory.h"
+#include "pool.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace pellucid {
+namespace {
+
+template <class T> using In = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
+template <class T> using InOut = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
+template <class T> using Out = nb::ndarray<nb::numpy, T>;
+using Shape = std::vector<size_t>;
+
+struct Owned {
+    void* memory;
+    size_t bytes;
+};
+
+template <class T> Out<T> make(const Shape& shape) {
+    size_t count = 1;
+    for (size_t n : shape) count *= n;
+    auto* owned = new Owned{take(count * sizeof(T)), count * sizeof(T)};
+    nb::capsule owner(owned, [](void* p) noexcept {
+        auto* owned = static_cast<Owned*>(p);
+        give(owned->memory, owned->bytes);
+        delete owned;
+    });
+    return Out<T>(owned->memory, shape.size(), shape.data(), owner);
+}
+
+void need(bool right, const char* what) {
+    if (!right) throw std::invalid_argument(what);
+}
+
+template <class A> Shape shape_of(const A& a) {
+    Shape shape(a.ndim());
+    for (size_t i = 0; i < shape.size(); ++i) shape[i] = a.shape(i);
+    return shape;
+}
+
+template <class F> void unlocked(F f) {
+    nb::gil_scoped_release release;
+    f();
+}
+
+using Window = std::tuple<std::vector<long>, std::vector<long>, std::vector<std::tuple<long, long>>, std::vector<long>>;
+
+// One spatial axis is an image of height 1.
+Geometry geometry(const Shape& image, const Window& window) {
+    const auto& [kernel, stride, pads, dilation] = window;
+    size_t axes = kernel.size();
+    need(axes == 1 || axes == 2, "one or two spatial axes");
+    need(image.size() == axes + 2 && stride.size() == axes && pads.size() == axes && dilation.size() == axes,
+         "the window has other axes than the image");
+    Geometry g{};
+    bool flat = axes == 1;
+    g.C = image[0];
+    g.m = image.back();
+    g.H = flat ? 1 : image[1];
+    g.W = image[axes];
+    g.kh = flat ? 1 : kernel[0];
+    g.kw = kernel[axes - 1];
+    g.sh = flat ? 1 : stride[0];
+    g.sw = stride[axes - 1];
+    g.dh = flat ? 1 : dilation[0];
+    g.dw = dilation[axes - 1];
+    if (!flat) std::tie(g.top, g.bottom) = pads[0];
+    std::tie(g.left, g.right) = pads[axes - 1];
+    need(std::min({g.kh, g.kw, g.sh, g.sw, g.dh, g.dw}) >= 1 && std::min({g.top, g.bottom, g.left, g.right}) >= 0,
+         "a window is made of positive numbers");
+    long reach_h = g.H + g.top + g.bottom - g.dh * (g.kh - 1) - 1, reach_w = g.W + g.left + g.right - g.dw * (g.kw - 1) - 1;
+    need(reach_h >= 0 && reach_w >= 0, "the window is larger than the image");
+    g.out_h = reach_h / g.sh + 1;
+    g.out_w = reach_w / g.sw + 1;
+    return g;
+}
+
+Shape spatial(const Geometry& g, size_t axes, long channels) {
+    if (axes == 1) return {size_t(channels), size_t(g.out_w), size_t(g.m)};
+    return {size_t(channels), size_t(g.out_h), size_t(g.out_w), size_t(g.m)};
+}
+
+// Pooling may count a last, incomplete place: it says how many there are.
+Geometry pooling(const Shape& image, const Window& window, const std::vector<long>& places) {
+    Geometry g = geometry(image, window);
+    need(places.size() == std::get<0>(window).size(), "one number of places for each axis");
+    g.out_h = places.size() == 1 ? 1 : places[0];
+    g.out_w = places.back();
+    need(g.out_h >= 1 && g.out_w >= 1 && (g.out_h - 1) * g.sh < g.H + g.top && (g.out_w - 1) * g.sw < g.W + g.left,
+         "a place lies outside the image");
+    return g;
+}
+
+template <class T> void define(nb::module_& m) {
+    m.def("affine", [](In<T> W, In<T> A, std::optional<In<T>> b) {
+        need(W.ndim() == 2 && A.ndim() == 2 && W.shape(1) == A.shape(0), "affine: W (n, n_prev) and A_prev (n_prev, m)");
+        need(!b || b->size() == W.shape(0), "affine: b (n, 1)");
+        long n = W.shape(0), k = W.shape(1), m = A.shape(1);
+        auto Z = make<T>({size_t(n), size_t(m)});
+        unlocked([&] { kernels<T>().matmul(n, m, k, W.data(), k, 1, A.data(), Z.data(), b ? b->data() : nullptr, T(1)); });
+        return Z;
+    }, "W"_a.noconvert(), "A_prev"_a.noconvert(), "b"_a.noconvert().none());
+    m.def("affine_dW", [](In<T> dZ, In<T> A) {
+        need(dZ.ndim() == 2 && A.ndim() == 2 && dZ.shape(1) == A.shape(1), "affine_dW: dZ (n, m) and A_prev (n_prev, m)");
+        auto dW = make<T>({dZ.shape(0), A.shape(0)});
+        unlocked([&] { kernels<T>().affine_dW(dZ.shape(0), A.shape(0), dZ.shape(1), dZ.data(), A.data(), dW.data()); });
+        return dW;
+    }, "dZ"_a.noconvert(), "A_prev"_a.noconvert());
+    m.def("affine_dA", [](In<T> W, In<T> dZ) {
+        need(W.ndim() == 2 && dZ.ndim() == 2 && W.shape(0) == dZ.shape(0), "affine_dA: W (n, n_prev) and dZ (n, m)");
+        long n = W.shape(0), k = W.shape(1), m = dZ.shape(1);
+        auto dA = make<T>({size_t(k), size_t(m)});
+        unlocked([&] { kernels<T>().matmul(k, m, n, W.data(), 1, k, dZ.data(), dA.data(), nullptr, T(1)); });
+        return dA;
+    }, "W"_a.noconvert(), "dZ"_a.noconvert());
+    m.def("row_sums", [](In<T> A, double divisor) {  // over all axes but the first, as a column
+        need(A.ndim() >= 1 && A.size() > 0, "row_sums: an array that is not empty");
+        Shape column(A.ndim(), 1);
+        column[0] = A.shape(0);
+        auto sums = make<T>(column);
+        unlocked([&] { kernels<T>().row_means(A.shape(0), A.size() / A.shape(0), A.data(), T(divisor), sums.data()); });
+        return sums;
+    }, "A"_a.noconvert(), "divisor"_a);
+
+    m.def("convolution", [](In<T> W, In<T> A, std::optional<In<T>> b, const Window& window, long groups) {
+        Shape image = shape_of(A);
+        Geometry g = geometry(image, window);
+        long units = W.shape(0);
+        need(groups >= 1 && g.C % groups == 0 && units % groups == 0, "convolution: groups divide channels and units");
+        need(W.size() == size_t(units * (g.C / groups) * g.kh * g.kw), "convolution: W (units, channels / groups, *kernel)");
+        need(!b || b->size() == size_t(units), "convolution: b (units, 1, …)");
+        auto Z = make<T>(spatial(g, image.size() - 2, units));
+        unlocked([&] { kernels<T>().convolution(g, units, groups, W.data(), A.data(), b ? b->data() : nullptr, Z.data()); });
+        return Z;
+    }, "W"_a.noconvert(), "A_prev"_a.noconvert(), "b"_a.noconvert().none(), "window"_a, "groups"_a);
+    m.def("convolution_dW", [](In<T> dZ, In<T> A, const Window& window, long groups) {
+        Shape image = shape_of(A);
+        Geometry g = geometry(image, window);
+        long units = dZ.shape(0);
+        need(groups >= 1 && g.C % groups == 0 && units % groups == 0, "convolution_dW: groups divide channels and units");
+        need(shape_of(dZ) == spatial(g, image.size() - 2, units), "convolution_dW: dZ (units, *places, m)");
+        Shape shape{size_t(units), size_t(g.C / groups)};
+        for (long k : std::get<0>(window)) shape.push_back(k);
+        auto dW = make<T>(shape);
+        unlocked([&] { kernels<T>().convolution_dW(g, units, groups, dZ.data(), A.data(), dW.data()); });
+        return dW;
+    }, "dZ"_a.noconvert(), "A_prev"_a.noconvert(), "window"_a, "groups"_a);
+    m.def("convolution_dA", [](In<T> W, In<T> dZ, const Shape& image, const Window& window, long groups) {
+        Geometry g = geometry(image, window);
+        long units = W.shape(0);
+        need(groups >= 1 && g.C % groups == 0 && units % groups == 0, "convolution_dA: groups divide channels and units");
+        need(shape_of(dZ) == spatial(g, image.size() - 2, units), "convolution_dA: dZ (units, *places, m)");
+        need(W.size() == size_t(units * (g.C / groups) * g.kh * g.kw), "convolution_dA: W (units, channels / groups, *kernel)");
+        auto dA = make<T>(image);
+        unlocked([&] { kernels<T>().convolution_dA(g, units, groups, W.data(), dZ.data(), dA.data()); });
+        return dA;
+    }, "W"_a.noconvert(), "dZ"_a.noconvert(), "shape"_a, "window"_a, "groups"_a);
+
+    m.def("max_pool", [](In<T> A_prev, const Window& window, const std::vector<long>& places) {
+        Geometry g = pooling(shape_of(A_prev), window, places);
+        Shape shape = spatial(g, places.size(), g.C);
+        auto A = make<T>(shape);
+        auto taps = make<int32_t>(shape);
+        unlocked([&] { kernels<T>().max_pool(g, A_prev.data(), A.data(), taps.data()); });
+        return std::make_tuple(A, taps);
+    }, "A_prev"_a.noconvert(), "window"_a, "places"_a);
+    m.def("max_pool_backward", [](In<T> dA, In<int32_t> taps, const Shape& image, const Window& window) {
+        Shape places = shape_of(dA);
+        need(places == shape_of(taps) && places.size() == image.size(), "max_pool_backward: dA and taps of one shape");
+        Geometry g = pooling(image, window, std::vector<long>(places.begin() + 1, places.end() - 1));
+        need(places[0] == image[0] && places.back() == image.back(), "max_pool_backward: channels and examples");
+        auto dA_prev = make<T>(image);
+        unlocked([&] { kernels<T>().max_pool_backward(g, dA.data(), taps.data(), dA_prev.data()); });
+        return dA_prev;
+    }, "dA"_a.noconvert(), "taps"_a.noconvert(), "shape"_a, "window"_a);
+    m.def("sum_pool", [](In<T> A_prev, const Window& window, const std::vector<long>& places) {
+        Geometry g = pooling(shape_of(A_prev), window, places);
+        auto A = make<T>(spatial(g, places.size(), g.C));
+        unlocked([&] { kernels<T>().sum_pool(g, A_prev.data(), A.data()); });
+        return A;
+    }, "A_prev"_a.noconvert(), "window"_a, "places"_a);
+    m.def("sum_pool_backward", [](In<T> dA, const Shape& image, const Window& window) {
+        Shape places = shape_of(dA);
+        need(places.size() == image.size() && places[0] == image[0] && places.back() == image.back(),
+             "sum_pool_backward: channels and examples");
+        Geometry g = pooling(image, window, std::vector<long>(places.begin() + 1, places.end() - 1));
+        auto dA_prev = make<T>(image);
+        unlocked([&] { kernels<T>().sum_pool_backward(g, dA.data(), dA_prev.data()); });
+        return dA_prev;
+    }, "dA"_a.noconvert(), "shape"_a, "window"_a);
+
+    m.def("activation", [](int kind, In<T> Z, double constant) {
+        auto A = make<T>(shape_of(Z));
+        unlocked([&] { kernels<T>().activation(kind, Z.size(), Z.data(), A.data(), T(constant)); });
+        return A;
+    }, "kind"_a, "Z"_a.noconvert(), "constant"_a);
+    m.def("activation_in_place", [](int kind, InOut<T> Z, double constant) {
+        unlocked([&] { kernels<T>().activation(kind, Z.size(), Z.data(), Z.data(), T(constant)); });
+    }, "kind"_a, "Z"_a.noconvert(), "constant"_a);
+    m.def("activation_backward", [](int kind, In<T> dA, In<T> kept, double constant) {
+        need(shape_of(dA) == shape_of(kept), "activation_backward: dA and what was kept have one shape");
+        auto dZ = make<T>(shape_of(dA));
+        unlocked([&] { kernels<T>().activation_backward(kind, dA.size(), dA.data(), kept.data(), dZ.data(), T(constant)); });
+        return dZ;
+    }, "kind"_a, "dA"_a.noconvert(), "kept"_a.noconvert(), "constant"_a);
+
+    m.def("softmax_cross_entropy", [](In<T> Z, In<int64_t> Y, double smoothing) {
+        need(Z.ndim() == 2 && Y.ndim() == 1 && Y.shape(0) == Z.shape(1), "softmax_cross_entropy: Z (n, m) and Y (m,)");
+        long n = Z.shape(0), m = Z.shape(1);
+        for (long i = 0; i < m; ++i) need(Y.data()[i] >= 0 && Y.data()[i] < n, "softmax_cross_entropy: a class index out of range");
+        auto losses = make<T>({size_t(m)});
+        auto P = make<T>({size_t(n), size_t(m)});
+        unlocked([&] { kernels<T>().softmax_cross_entropy(n, m, Z.data(), Y.data(), T(smoothing), losses.data(), P.data()); });
+        return std::make_tuple(losses, P);
+    }, "Z"_a.noconvert(), "Y"_a.noconvert(), "smoothing"_a);
+
+    m.def("normalize", [](In<T> A, double epsilon) {  // each row: over all axes but the first
+        need(A.ndim() >= 2 && A.size() > 0, "normalize: (n, …, m), not empty");
+        Shape column(A.ndim(), 1);
+        column[0] = A.shape(0);
+        auto A_hat = make<T>(shape_of(A));
+        auto mean = make<T>(column), variance = make<T>(column);
+        unlocked([&] {
+            kernels<T>().normalize(A.shape(0), A.size() / A.shape(0), A.data(), T(epsilon), A_hat.data(), mean.data(), variance.data());
+        });
+        return std::make_tuple(A_hat, mean, variance);
+    }, "A_prev"_a.noconvert(), "epsilon"_a);
+    m.def("normalize_backward", [](In<T> dA_hat, In<T> A_hat, In<T> variance, double epsilon) {
+        need(dA_hat.ndim() >= 2 && shape_of(dA_hat) == shape_of(A_hat) && variance.size() == dA_hat.shape(0) && A_hat.size() > 0,
+             "normalize_backward: dA_hat and A_hat (n, …, m), variance (n, 1, …)");
+        auto dA = make<T>(shape_of(A_hat));
+        unlocked([&] {
+            kernels<T>().normalize_backward(A_hat.shape(0), A_hat.size() / A_hat.shape(0), dA_hat.data(), A_hat.data(),
+                                            variance.data(), T(epsilon), dA.data());
+        });
+        return dA;
+    }, "dA_hat"_a.noconvert(), "A_hat"_a.noconvert(), "variance"_a.noconvert(), "epsilon"_a);
+
+    m.def("dropout", [](uint64_t key, In<T> A_prev, double rate) {
+        auto A = make<T>(shape_of(A_prev));
+        auto D = make<uint8_t>(shape_of(A_prev));
+        unlocked([&] { kernels<T>().dropout(A_prev.size(), key, T(rate), A_prev.data(), A.data(), D.data()); });
+        return std::make_tuple(A, D);
+    }, "key"_a, "A_prev"_a.noconvert(), "rate"_a);
+
+    m.def("update", [](int rule, InOut<T> W, In<T> dW, const std::vector<InOut<T>>& slots, const std::vector<double>& constants) {
+        need(shape_of(W) == shape_of(dW) && slots.size() <= 2 && constants.size() == 6, "update: W and dW of one shape");
+        T* memory[2] = {nullptr, nullptr};
+        for (size_t i = 0; i < slots.size(); ++i) {
+            need(shape_of(slots[i]) == shape_of(W), "update: slots of W's shape");
+            memory[i] = slots[i].data();
+        }
+        unlocked([&] { kernels<T>().update(rule, W.size(), W.data(), dW.data(), memory, constants.data()); });
+    }, "rule"_a, "W"_a.noconvert(), "dW"_a.noconvert(), "slots"_a, "constants"_a);
+
+    m.def("examples_last", [](In<T> x, In<int64_t> rows) {
+        need(x.ndim() >= 2 && rows.ndim() == 1, "examples_last: x (m, …) and the rows to take");
+        long n = x.shape(0) ? x.size() / x.shape(0) : 0;
+        for (size_t i = 0; i < rows.size(); ++i) need(rows.data()[i] >= 0 && size_t(rows.data()[i]) < x.shape(0), "examples_last: no such row");
+        Shape shape = shape_of(x);
+        shape.erase(shape.begin());
+        shape.push_back(rows.shape(0));
+        auto X = make<T>(shape);
+        unlocked([&] { kernels<T>().examples_last(rows.shape(0), n, rows.data(), x.data(), X.data()); });
+        return X;
+    }, "x"_a.noconvert(), "rows"_a.noconvert());
+}
+
+}  // namespace
+}  // namespace pellucid
+
+NB_MODULE(_kernels, m) {
+    using namespace pellucid;
+    m.doc() = "Kernels of pellucid's native engine; arrays are contiguous, examples last.";
+    define<float>(m);
+    define<double>(m);
+    m.def("instruction_set", [] { return std::string(kernels<float>().name); });
+    m.def("threads", &threads);
+    m.def("set_threads", &set_threads, "n"_a);
+    m.def("held_bytes", &held);
+    m.def("peak_bytes", &peak);
+    m.def("release", &release);
+}

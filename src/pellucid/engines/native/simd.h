@@ -1,0 +1,108 @@
+// Vectors of one register's width, written with the compiler's own vector types: the same source for every instruction set.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace pellucid {
+namespace {  // every translation unit is built for another instruction set and keeps its own copy
+
+#if defined(__AVX512F__)
+constexpr int BYTES = 64;
+constexpr int REGISTERS = 32;
+#elif defined(__AVX2__)
+constexpr int BYTES = 32;
+constexpr int REGISTERS = 16;
+#else
+constexpr int BYTES = 16;
+constexpr int REGISTERS = 16;
+#endif
+
+template <class T> struct Vector { typedef T type __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias)); };
+template <class T> using V = typename Vector<T>::type;
+template <class T> constexpr int LANES = BYTES / sizeof(T);
+
+template <class T> struct Integer;
+template <> struct Integer<float> { typedef int32_t type; };
+template <> struct Integer<double> { typedef int64_t type; };
+template <class T> using I = typename Vector<typename Integer<T>::type>::type;
+
+template <class T> inline V<T> load(const T* p) { return *reinterpret_cast<const V<T>*>(p); }
+template <class T> inline void store(T* p, V<T> v) { *reinterpret_cast<V<T>*>(p) = v; }
+template <class T> inline V<T> splat(T x) { return x - V<T>{}; }
+
+template <class T> inline V<T> load_some(const T* p, long n) {
+    V<T> v{};
+    std::memcpy(&v, p, n * sizeof(T));
+    return v;
+}
+template <class T> inline void store_some(T* p, V<T> v, long n) { std::memcpy(p, &v, n * sizeof(T)); }
+
+template <class T> inline T sum(V<T> v) {
+    T total = 0;
+    for (int i = 0; i < LANES<T>; ++i) total += v[i];
+    return total;
+}
+
+template <class T> inline V<T> max(V<T> a, V<T> b) { return a > b ? a : b; }
+template <class T> inline V<T> min(V<T> a, V<T> b) { return a < b ? a : b; }
+template <class T> inline V<T> abs(V<T> a) { return a < 0 ? -a : a; }
+
+// f(start) for whole vectors, f(start, count) for what is left.
+template <class T, class Whole, class Rest> inline void sweep(long n, Whole whole, Rest rest) {
+    long i = 0;
+    for (; i + LANES<T> <= n; i += LANES<T>) whole(i);
+    if (i < n) rest(i, n - i);
+}
+
+// e^x by 2^k e^r with |r| ≤ ln2/2: Taylor's series of e^r, exact to the float's last bit or two.
+template <class T> inline V<T> exp(V<T> x);
+template <> inline V<float> exp<float>(V<float> x) {
+    x = min<float>(max<float>(x, splat(-87.33654f)), splat(88.72283f));
+    V<float> shift = splat(12582912.0f);
+    V<float> k = x * 1.44269504088896341f + shift;
+    I<float> bits = reinterpret_cast<I<float>&>(k);
+    k -= shift;
+    V<float> r = x - k * 0.693359375f;
+    r -= k * -2.12194440e-4f;
+    V<float> p = splat(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    I<float> scale = ((bits - 0x4B400000) << 23);
+    I<float> result = reinterpret_cast<I<float>&>(p) + scale;
+    return reinterpret_cast<V<float>&>(result);
+}
+template <> inline V<double> exp<double>(V<double> x) {
+    V<double> y;
+    for (int i = 0; i < LANES<double>; ++i) y[i] = std::exp(x[i]);
+    return y;
+}
+
+template <class T> inline V<T> log(V<T> x) {
+    V<T> y;
+    for (int i = 0; i < LANES<T>; ++i) y[i] = std::log(x[i]);
+    return y;
+}
+
+// tanh x = sign(x) (1 - e) / (1 + e), e = e^(-2|x|); x itself where |x| is so small that the quotient would lose digits.
+template <class T> inline V<T> tanh(V<T> x) {
+    V<T> a = abs<T>(x);
+    V<T> e = exp<T>(a * T(-2));
+    V<T> far = (1 - e) / (1 + e);
+    V<T> s = x * x;
+    V<T> near = a + a * s * (T(-1.0 / 3) + s * (T(2.0 / 15) + s * (T(-17.0 / 315) + s * (T(62.0 / 2835) + s * T(-1382.0 / 155925)))));
+    V<T> y = a < T(0.3) ? near : far;
+    return x < 0 ? -y : y;
+}
+template <> inline V<double> tanh<double>(V<double> x) {
+    V<double> y;
+    for (int i = 0; i < LANES<double>; ++i) y[i] = std::tanh(x[i]);
+    return y;
+}
+
+}  // namespace
+}  // namespace pellucid
