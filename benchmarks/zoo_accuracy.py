@@ -1,4 +1,4 @@
-"""The zoo's shipped recipes on the data they are meant for: trained by ``pellucid train``, the test set opened once each.
+"""The zoo's shipped recipes on the data they are meant for, by ``pellucid train``; the test set is opened once each.
 
     python benchmarks/zoo_accuracy.py                       all three, seed 0
     python benchmarks/zoo_accuracy.py --net lenet5 --seeds 0 1 2 3 4

@@ -210,7 +210,9 @@ def test_an_image_too_small_says_the_sizes_on_the_way():
     ("name", "shape", "outputs", "options", "error", "message"),
     [
         ("lenet5-1998", (3, 28, 28), 10, {}, ShapeError, r"reads grey images(.|\n)*--channels grey"),
-        ("lenet5-1998", (1, 40, 40), 10, {}, ShapeError, r"expected: \(1, 32, 32\) or smaller"),
+        ("lenet5-1998", (1, 40, 40), 10, {}, ShapeError, r"expected: \(1, 20, 20\) to \(1, 32, 32\)"),
+        ("lenet5-1998", (1, 8, 8), 10, {}, ShapeError, r"images of digits(.|\n)*--image-size 28x28"),
+        ("cnn", (4,), 3, {}, ShapeError, r"reads images(.|\n)*--net mlp"),
         ("lenet5-1998", (1, 28, 28), 7, {}, ParameterError, r"ten digits(.|\n)*--net lenet5"),
         ("lenet5-1998", (1, 28, 28), 10, {"loss": "softmax_cross_entropy"}, ParameterError, "outputs are penalties"),
         ("vgg-a", (3, 32, 32), 10, {"configuration": "F"}, ParameterError, "unknown configuration 'F'"),

@@ -97,7 +97,7 @@ def as_image(shape: Sequence[int], net: str) -> tuple[int, int, int]:
             where=net,
             expected="(channels, height, width)",
             got=given,
-            hint=f"add the channel axis: {(1, *given)}" if len(given) == 2 else None,
+            hint=f"add the channel axis: {(1, *given)}" if len(given) == 2 else "for tables there is --net mlp",
         )
     channels, height, width = given
     if width <= 4 < min(channels, height):

@@ -13,6 +13,7 @@ from pellucid.network import Network, Sequential
 from pellucid.zoo.base import Entry, Recipe, as_image
 
 SIZE = 32  # of the images it reads: digits of 28×28 in a wider field, so that their ends reach C1's middle
+SMALLEST = 20  # that are still read: MNIST's digits themselves are 20×20
 BACKGROUND, CONTRAST = -0.1, 1.275  # of pixels: ink is 1.175, and an image has about mean 0 and variance 1
 C3 = (
     *((0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5)),
@@ -38,22 +39,22 @@ def lenet5_1998(input_shape: Sequence[int], outputs: int, *, loss: Any = "map", 
     Every layer but the output ends in 1.7159 tanh(⅔ Z).
 
     Arguments:
-        input_shape: (1, height, width), of at most 32×32: smaller images get a border of background. Pixels go from 0
-            for paper to 1 for ink.
+        input_shape: (1, height, width), 20×20 to 32×32: smaller ones get a border of background. Pixels go from 0 for
+            paper to 1 for ink.
         outputs: classes, 10: the codes are pictures of the ten digits.
         loss: ``"map"``, equation 9, or ``"code_distance"``, equation 8; None for a network that is only run.
         options: ``seed``, ``engine``, ``dtype``, ``regularizer``.
 
     Raises:
-        ShapeError: colour images, or larger ones.
+        ShapeError: colour images, or of another size.
         ParameterError: another number of classes, or a loss that does not read penalties.
     """
     channels, height, width = as_image(input_shape, "lenet5-1998")
-    if channels != 1 or height > SIZE or width > SIZE:
+    if channels != 1 or not all(SMALLEST <= n <= SIZE for n in (height, width)):
         raise ShapeError(
-            "reads grey images",
+            "reads grey images of digits",
             where="lenet5-1998",
-            expected=f"(1, {SIZE}, {SIZE}) or smaller",
+            expected=f"(1, {SMALLEST}, {SMALLEST}) to (1, {SIZE}, {SIZE})",
             got=tuple(input_shape),
             hint="--channels grey --image-size 28x28 brings images there",
         )
