@@ -34,6 +34,8 @@ _ROOMS = {
     "pellucid.training.history": "History",
     "pellucid.inspect.trace": "trace",
     "pellucid.inspect.gradcheck": "check_gradients",
+    "pellucid.inspect.features": "exciting_patches feature_maps filters maximising_input saliency",
+    "pellucid.inspect.sheet": "features_sheet",
     "pellucid.inspect.receptive_field": "receptive_field",
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}

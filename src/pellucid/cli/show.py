@@ -14,6 +14,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "name", nargs="?", metavar="RUN|NET", help="a run, a saved network, a network of the zoo, a file"
     )
     parser.add_argument("--engines", action="store_true", help="the engines, and why one cannot run here")
+    add = parser.add_argument_group("what its units respond to").add_argument
+    add("--features", action="store_true", help="draw filters, feature maps, exciting patches and preferred inputs")
+    add("--data", metavar="DATA", help="the images to draw them with (default: the run's own validation images)")
+    add("--out", metavar="FILE", help=".html or .png (default: features.html and features.png beside the model)")
     common_flags(parser)
     parser.set_defaults(run=run)
 
@@ -24,8 +28,12 @@ def run(args: argparse.Namespace) -> Answer:
         raise UsageError("give a RUN or a NET, or --engines", args.parser)
     if args.engines:
         return _engines()
+    if (args.data or args.out) and not args.features:
+        raise UsageError("--data and --out go with --features", args.parser)
     from pellucid.cli.experiment import is_run
 
+    if args.features:
+        return _features(args)
     return _run(args.name) if is_run(args.name) else _net(args.name)
 
 
@@ -119,6 +127,36 @@ def _run(name: str) -> Answer:
     return Answer(document, "\n".join(parts))
 
 
+def _features(args: argparse.Namespace) -> Answer:
+    from pathlib import Path
+
+    import numpy as np
+
+    from pellucid import data
+    from pellucid.cli.experiment import Experiment, trained
+    from pellucid.data.prepared import Prepared
+    from pellucid.inspect.sheet import features_sheet
+
+    net, preprocessor, run = trained(args.name)
+    if args.data:
+        rows = Prepared(data.load(args.data, like=preprocessor), preprocessor)
+    elif run is not None:
+        experiment = Experiment(run.config)
+        rows = experiment.rows("validation" if len(experiment.split.validation) else "train")
+    else:
+        raise UsageError("a saved network has no images: give --data", args.parser)
+    x, y = rows.take(np.linspace(0, len(rows) - 1, min(len(rows), _IMAGES)).astype(int))
+    classes = preprocessor.classes if preprocessor.task == "classification" else None
+    beside = run.path if run else Path(args.name).parent
+    paths = [Path(args.out)] if args.out else [beside / "features.html", beside / "features.png"]
+    title = f"{run.name if run else Path(args.name).name}: what its units respond to"
+    options: dict[str, Any] = {"y": y if classes else None, "classes": classes, "title": title}
+    files = [str(features_sheet(net, x, path, **options)) for path in paths]
+    text = "\n".join([heading(title), *(f"  {each}" for each in files)])
+    return Answer({"run": str(run.path) if run else args.name, "images": len(x), "files": files}, text)
+
+
+_IMAGES = 1000  # looked through for the patches that excite a unit most
 _STATISTICS = ("shape", "numbers", "mean", "deviation", "largest")
 
 
