@@ -24,6 +24,7 @@ VERBS = {
     "data": "the data sets that are known: list, card, fetch",
     "runs": "the runs there are: list, compare",
     "zoo": "the networks that have a name: list",
+    "lab": "experiments that predict, measure and draw: list, filters, …",
 }
 
 _EPILOG = """\

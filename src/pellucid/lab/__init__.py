@@ -1,0 +1,34 @@
+"""The lab: experiments that predict, measure and draw. A module put here with an ``EXPERIMENT`` is a member."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+
+from pellucid.errors import unknown
+from pellucid.lab.base import Experiment, Finding, Result
+
+__all__ = ["Experiment", "Finding", "Result", "experiments", "find"]
+
+
+@cache
+def experiments() -> dict[str, Experiment]:
+    """Every experiment by name."""
+    modules = [
+        importlib.import_module(f"{__name__}.{module.name}")
+        for module in pkgutil.iter_modules(__path__)
+        if module.name != "base"
+    ]
+    return {module.EXPERIMENT.name: module.EXPERIMENT for module in modules}
+
+
+def find(name: str) -> Experiment:
+    """The experiment called ``name``.
+
+    Raises:
+        ParameterError: there is none; the message lists the known ones.
+    """
+    if name not in experiments():
+        raise unknown("experiment", name, experiments())
+    return experiments()[name]
