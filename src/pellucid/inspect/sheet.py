@@ -23,7 +23,7 @@ from pellucid.layers.conv import Conv2D
 from pellucid.layers.shape import Flatten
 from pellucid.network.base import Network
 
-_BLANK = (233, 236, 240)  # outside the image, and where a unit sees nothing
+_BLANK = (206, 213, 222)  # outside the image, and where a unit sees nothing
 _DIVERGING = ((33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130), (178, 24, 43))
 _HEAT = ((13, 8, 35), (101, 21, 110), (212, 72, 66), (250, 176, 25), (252, 255, 210))
 _SMOOTH_PER = 7  # pixels seen for one smoothing of the gradient: in large fields single pixels would alternate

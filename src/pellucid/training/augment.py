@@ -249,7 +249,8 @@ class ElasticDistortion(Augmentation):
         field = self._gaussian(H, X.dtype) @ field.reshape(2, H, W * m)
         field = self._gaussian(W, X.dtype) @ field.reshape(2 * H, W, m)
         down, right = self.alpha * field.reshape(2, H, W, m)
-        return sampled(X, np.arange(H)[:, None, None] + down, np.arange(W)[:, None] + right, self.fill)
+        rows, columns = np.arange(H, dtype=X.dtype)[:, None, None], np.arange(W, dtype=X.dtype)[:, None]
+        return sampled(X, rows + down, columns + right, self.fill)
 
     def _gaussian(self, n: int, dtype: Any) -> np.ndarray:
         """(n, n): row i holds what each pixel of a line adds to pixel i; nothing comes from outside the image."""
@@ -434,16 +435,21 @@ def pixels_at(X: np.ndarray, rows: np.ndarray, columns: np.ndarray, fill: Any) -
 
 def sampled(X: np.ndarray, rows: np.ndarray, columns: np.ndarray, fill: Any) -> np.ndarray:
     """X at places between pixels, bilinear. Arguments as in `pixels_at`, but fractional."""
-    top, left = np.floor(rows).astype(np.intp), np.floor(columns).astype(np.intp)
+    if not isinstance(fill, str):  # in a frame of the fill, whatever lies further out is the frame's own edge
+        X, rows, columns = np.pad(X, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=fill), rows + 1, columns + 1
+    C, H, W, m = X.shape
+    rows, columns = rows.clip(0, H - 1), columns.clip(0, W - 1)
+    top, left = rows.astype(np.intp), columns.astype(np.intp)
     down, right = (rows - top).astype(X.dtype), (columns - left).astype(X.dtype)
-    above = _between_two(X, top, left, right, fill)
-    below = _between_two(X, top + 1, left, right, fill)
-    return above + down * (below - above)
+    pixels, place = X.reshape(C, -1), (top * W + left) * m + np.arange(m)
+    to_the_right = np.where(left < W - 1, m, 0)
 
+    def between(place: np.ndarray) -> np.ndarray:
+        here = pixels.take(place, axis=1)
+        return here + right * (pixels.take(place + to_the_right, axis=1) - here)
 
-def _between_two(X: np.ndarray, rows: np.ndarray, left: np.ndarray, right: np.ndarray, fill: Any) -> np.ndarray:
-    here = pixels_at(X, rows, left, fill)
-    return here + right * (pixels_at(X, rows, left + 1, fill) - here)
+    above = between(place)
+    return above + down * (between(place + np.where(top < H - 1, W * m, 0)) - above)
 
 
 def turned(X: np.ndarray, angle: Any, factor: Any, fill: Any) -> np.ndarray:
@@ -457,9 +463,9 @@ def turned(X: np.ndarray, angle: Any, factor: Any, fill: Any) -> np.ndarray:
     """
     _, H, W, m = X.shape
     middle = (H - 1) / 2, (W - 1) / 2
-    y, x = np.arange(H)[:, None, None] - middle[0], np.arange(W)[:, None] - middle[1]
+    y, x = np.arange(H, dtype=X.dtype)[:, None, None] - middle[0], np.arange(W, dtype=X.dtype)[:, None] - middle[1]
     # each pixel of the result is looked up where it came from: the inverse of the turn
-    along, across = np.broadcast_to(np.cos(angle) / factor, m), np.broadcast_to(np.sin(angle) / factor, m)
+    along, across = (np.broadcast_to(each / factor, m).astype(X.dtype) for each in (np.cos(angle), np.sin(angle)))
     return sampled(X, along * y + across * x + middle[0], along * x - across * y + middle[1], fill)
 
 
