@@ -226,7 +226,7 @@ def test_a_maximum_sees_its_window_though_one_pixel_gets_the_gradient(pool, rng)
 
 
 def test_published_numbers():
-    """The table of Araujo et al. 2019 for VGG-16: conv5_3 sees 196 pixels, pool5 212, jump 32; fc6 then all 404."""
+    """VGG-16, of which others have worked it out: conv5_3 sees 196 pixels, pool5 212 at jump 32, fc6 404."""
     widths = [2, 2, 3, 3, 3]
     chain = [layer for n in widths for layer in (*(pl.Conv2D(1, 3, padding=1) for _ in range(n)), pl.MaxPool2D(2))]
     net = pl.Sequential(*chain, pl.Conv2D(1, 7), input_shape=(3, 224, 224))
@@ -237,7 +237,7 @@ def test_published_numbers():
 
 
 def test_alexnet_before_its_vectors():
-    """195 pixels, jump 32, as in the same table."""
+    """195 pixels, jump 32."""
     net = pl.Sequential(
         pl.Conv2D(1, 11, stride=4), pl.MaxPool2D(3, 2), pl.Conv2D(1, 5, padding=2), pl.MaxPool2D(3, 2),
         *(pl.Conv2D(1, 3, padding=1) for _ in range(3)), pl.MaxPool2D(3, 2), input_shape=(3, 227, 227),
