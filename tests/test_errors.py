@@ -432,6 +432,12 @@ def test_unknown_names_list_the_known_with_the_nearest_first():
         "  hint:     did you mean 'lenet5' or 'alexnet'?",
     ]
     assert "hint" not in str(errors.unknown("net", "zzz", ["vgg"]))
+    assert errors.unknown("layer", "dens", ["Dense", "Dropout"]).hint == "did you mean 'Dense'?"
+    assert errors.unknown("column", "PRICE", ["Price", "size"]).hint == "did you mean 'Price'?"
+
+
+def test_the_preferred_engine_is_one_engine():
+    assert engines.get("auto") is engines.get(engines.available()[0])
 
 
 def test_a_dependency_that_is_missing_names_its_extra():

@@ -74,11 +74,17 @@ class VaultError(PellucidError, RuntimeError):
 def unknown(kind: str, name: object, known: Iterable[str], *, where: str | None = None) -> ParameterError:
     """The error for a name nobody knows: lists the known names, the nearest first in the hint."""
     known = sorted(known)
-    nearest = difflib.get_close_matches(str(name).lower(), known, n=3, cutoff=0.5)
+    by_lower = {each.lower(): each for each in known}
+    nearest = [by_lower[each] for each in difflib.get_close_matches(str(name).lower(), by_lower, n=3, cutoff=0.5)]
     hint = f"did you mean {' or '.join(map(repr, nearest))}?" if nearest else None
     return ParameterError(
         f"unknown {kind} {name!r}", where=where, expected=f"one of {', '.join(known)}", got=repr(name), hint=hint
     )
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """How many, with the words that go with it: ``1 value is``, ``1,200 values are``."""
+    return f"{number:,} {one if number == 1 else many}"
 
 
 def need(module: str, *, extra: str):

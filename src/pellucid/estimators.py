@@ -13,7 +13,6 @@ from pellucid import losses
 from pellucid.errors import DataError, ParameterError, need
 from pellucid.layers import BatchNorm, Dense, Dropout, Flatten, Layer
 from pellucid.network import Network, Sequential
-from pellucid.registry import config
 from pellucid.training.batches import Source
 from pellucid.training.callbacks import Callback, EarlyStopping
 from pellucid.training.loop import Training, checked_callbacks
@@ -108,8 +107,7 @@ class _Estimator(BaseEstimator):
         validation = 0 if one_epoch else self.validation
         stopping: list[Callback] = []
         if self.patience is not None and not one_epoch:
-            patience = config(self.patience)  # a search draws NumPy's numbers
-            stopping = [(EarlyStopping if validation else _Converged)(patience, min_delta=self.tol)]
+            stopping = [(EarlyStopping if validation else _Converged)(self.patience, min_delta=self.tol)]
         if weight is not None and not np.asarray(weight).any():
             raise DataError("every weight is zero: nothing would count", where="sample_weight")
         training = Training(

@@ -165,6 +165,12 @@ def test_an_unknown_monitor_lists_the_known():
     assert "validation_accuracy" in str(problem.value)
 
 
+def test_patience_may_be_a_number_of_numpy():
+    stopping = pl.EarlyStopping(np.int64(3), min_delta=np.float32(0.5))
+    assert type(stopping.patience) is int
+    assert type(stopping.min_delta) is float
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -248,6 +248,11 @@ def test_layer_statistics_are_the_norms_of_each_update():
     assert history.layers("gradient_norm").keys() == before.keys()
 
 
+def test_layer_statistics_of_gradients_whose_squares_overflow():
+    W = {"layer": {"W": np.full((2, 2), 1e30, np.float32)}}
+    assert loop.layer_norms(np, W, W, W)["layer"]["gradient_norm"] == pytest.approx(2e30)
+
+
 def test_predictions_do_not_depend_on_the_batches():
     net = pl.Sequential(
         pl.Dense(8), pl.BatchNorm(), pl.Dropout(0.5), pl.Dense(3), input_shape=4, loss="softmax_cross_entropy"

@@ -38,7 +38,7 @@ def get(name: str = "auto") -> Ops:
         EngineError: the engine cannot run here; the message says why.
     """
     if name == "auto":
-        name = available()[0]
+        return get(available()[0])
     if name not in known():
         raise unknown("engine", name, ["auto", *known()])
     reason = known()[name]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import replace
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
-from pellucid.errors import ParameterError
+from pellucid.errors import ParameterError, unknown
 from pellucid.layers.base import Mode
 from pellucid.layers.norm import BatchNorm
 from pellucid.network.base import Observer
 from pellucid.network.parameters import copied
+from pellucid.training.history import flat, smaller_is_better
 from pellucid.trees import flatten, tree_map, unflatten
 
 if TYPE_CHECKING:
@@ -69,13 +71,14 @@ class EarlyStopping(Callback):
         min_delta: float = 0.0,
         restore_best: bool = True,
     ) -> None:
-        if not isinstance(patience, int) or isinstance(patience, bool) or patience < 1:
+        if not isinstance(patience, Integral) or isinstance(patience, bool) or patience < 1:
             raise ParameterError(
                 "patience counts epochs", where="EarlyStopping", expected="1, 2, …", got=repr(patience)
             )
         if not (math.isfinite(min_delta) and min_delta >= 0):
             raise ParameterError("min_delta must be ≥ 0", where="EarlyStopping", got=repr(min_delta))
-        self.patience, self.monitor, self.min_delta, self.restore_best = patience, monitor, min_delta, restore_best
+        self.patience, self.monitor = int(patience), monitor
+        self.min_delta, self.restore_best = float(min_delta), restore_best
         self.best_epoch = 0
         self.best_value = math.nan
         self._best: dict[str, Any] = {}
@@ -91,9 +94,10 @@ class EarlyStopping(Callback):
             )
 
     def on_epoch(self, training: Training, record: dict[str, Any]) -> None:
-        from pellucid.training.history import smaller_is_better
-
-        value = training.history[self.monitor][-1]
+        values = flat(training.history.records[-1])
+        if self.monitor not in values:
+            raise unknown("metric", self.monitor, values, where="EarlyStopping")
+        value = values[self.monitor]
         gain = self.best_value - value if smaller_is_better(self.monitor) else value - self.best_value
         if math.isnan(self.best_value) or gain > self.min_delta:
             self.best_epoch, self.best_value = record["epoch"], value

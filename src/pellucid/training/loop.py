@@ -20,6 +20,7 @@ from pellucid.errors import CheckpointError, DataError, ParameterError, Training
 from pellucid.layers.base import Mode
 from pellucid.network import parameters
 from pellucid.network.base import Network
+from pellucid.optimizers import global_norm
 from pellucid.registry import config
 from pellucid.runs import Run
 from pellucid.training.augment import Augmenter
@@ -629,16 +630,12 @@ def judged(net: Network, chosen: dict[str, list[metrics.Metric]], seen: list[See
 
 def layer_norms(xp: Any, before: Tree, after: Tree, grads: Tree) -> dict[str, dict[str, Any]]:
     """For every layer ‖dW‖ of all its parameters together, ‖W‖ and ‖ΔW‖/‖W‖ of one update."""
-
-    def norm(tree: Tree) -> Any:
-        return xp.sqrt(sum((leaf * leaf).sum() for _, leaf in leaves(tree)))
-
     norms = {}
     for name, params in before.items():
-        weight = norm(params)
-        moved = norm(tree_map(lambda new, old: new - old, after[name], params))
+        weight = global_norm(xp, params)
+        moved = global_norm(xp, tree_map(lambda new, old: new - old, after[name], params))
         norms[name] = {
-            "gradient_norm": norm(grads[name]),
+            "gradient_norm": global_norm(xp, grads[name]),
             "weight_norm": weight,
             "update_ratio": moved / xp.maximum(weight, np.finfo(np.float32).tiny),
         }
