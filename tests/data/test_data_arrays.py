@@ -146,7 +146,7 @@ def test_values_that_are_not_finite_are_placed(tmp_path, rng, value):
     x = rng.normal(size=(50, 3))
     x[17, 2] = value
     np.savez(tmp_path / "d.npz", x=x, y=np.arange(50) * 0.5)
-    with pytest.raises(DataError, match=r"first at x\[17, 2\]: 1 values are (NaN|infinite)"):
+    with pytest.raises(DataError, match=r"first at x\[17, 2\]: 1 value is (NaN|infinite)"):
         load(tmp_path / "d.npz")
     if np.isnan(value):
         ds = load(tmp_path / "d.npz", missing="mean")
@@ -160,7 +160,7 @@ def test_values_that_are_not_finite_are_placed(tmp_path, rng, value):
     y = np.arange(50) * 0.5
     y[9] = value
     np.savez(tmp_path / "d.npz", x=np.zeros((50, 3)), y=y)
-    with pytest.raises(DataError, match=r"row 9: 1 targets are not finite"):
+    with pytest.raises(DataError, match=r"row 9: 1 target is not finite"):
         load(tmp_path / "d.npz")
 
 
@@ -301,7 +301,7 @@ def test_folders_of_images(tmp_path, rng, save_image, home):
         assert y.tolist() == ["dog", "cat", "cat"]
     assert ds.classes == ["cat", "dog"]
     assert isinstance(ds._x, FileRows)
-    assert "1 other files or folders in dog" in " ".join(ds.report)
+    assert "1 other file or folder in dog" in " ".join(ds.report)
     assert ds.fingerprint == load(tmp_path / "pictures").fingerprint
     grey = load(tmp_path / "pictures", channels="grey", image_size=(3, 2))
     assert grey.take([0])[0].shape == (1, 1, 3, 2)

@@ -87,6 +87,17 @@ def test_sets_that_scikit_learn_ships(name):
     assert ds.name == name
 
 
+@pytest.mark.parametrize("name", SKLEARN_SETS)
+def test_a_set_fits_the_network_that_was_trained_on_it(name):
+    trained_on = data.load(name)
+    pre = data.Preprocessor.fit(trained_on)
+    again = data.load(name, like=pre)
+    assert again.feature_names == trained_on.feature_names
+    (x, y), (seen_x, seen_y) = (ds.take(slice(0, len(ds))) for ds in (trained_on, again))
+    assert np.array_equal(pre.x(seen_x), pre.x(x))
+    assert np.array_equal(seen_y, y)
+
+
 @pytest.mark.parametrize(
     "name", ["iris.csv", "wine_data.csv", "breast_cancer.csv", "digits.csv.gz", "diabetes_data_raw.csv.gz"]
 )

@@ -112,7 +112,7 @@ def test_quotes_hold_delimiters_newlines_and_quotes(write):
 
 def test_places_count_lines_also_after_quoted_newlines(write):
     text = 'text,n,label\n"a\nb",1,x\nc,2,y\nc,3\n'
-    with pytest.raises(DataError, match="line 5: 1 rows do not have 3 cells"):
+    with pytest.raises(DataError, match="line 5: 1 row does not have 3 cells"):
         load(write(text))
 
 
@@ -228,7 +228,7 @@ def test_missing_values_are_counted_and_placed(write, mark):
 
 def test_a_missing_target_is_never_invented(write):
     path = write("a,label\n1,x\n2,\n3,y\n")
-    with pytest.raises(DataError, match=r"line 3: column 'label', the target, is missing in 1 rows"):
+    with pytest.raises(DataError, match=r"line 3: column 'label', the target, is missing in 1 row"):
         load(path, missing="mean")
     ds = load(path, missing="drop")
     assert everything(ds)[1].tolist() == ["x", "y"]
@@ -236,9 +236,9 @@ def test_a_missing_target_is_never_invented(write):
 
 @pytest.mark.parametrize("value", ["inf", "-Infinity", "1e999"])
 def test_infinite_values_are_refused_with_their_place(write, value):
-    with pytest.raises(DataError, match=r"line 4: column 'a' holds 1 infinite values"):
+    with pytest.raises(DataError, match=r"line 4: column 'a' holds 1 infinite value"):
         load(write(f"a,label\n1,x\n2,y\n{value},x\n"))
-    with pytest.raises(DataError, match=r"line 4: column 'y' holds 1 infinite values"):
+    with pytest.raises(DataError, match=r"line 4: column 'y' holds 1 infinite value"):
         load(write(f"a,y\n1,2.5\n2,3.5\n3,{value}\n"))
 
 
@@ -294,7 +294,7 @@ def test_the_target_in_another_file(write):
         load(write("59 2\n48 1\n72 2\n"), target=write("1.5\n2.5\n", "short.csv"))
     with pytest.raises(DataError, match="one column"):
         load(write("59 2\n48 1\n72 2\n"), target=write("1,2\n3,4\n5,6\n", "wide.csv"))
-    with pytest.raises(DataError, match="targets are missing"):
+    with pytest.raises(DataError, match="1 target is missing"):
         load(write("59 2\n48 1\n72 2\n"), target=write("1\nNA\n3\n", "holes.csv"))
     with pytest.raises(DataError, match="no such file of targets"):
         load(write(PLAIN), target=target.with_name("absent.csv"))
@@ -521,7 +521,7 @@ def test_take_reads_only_the_rows_asked_for(write, monkeypatch):
 
 def test_a_stopped_conversion_leaves_nothing(write, home):
     path = write("a,b,label\n" + "".join(f"{i},{i},{i % 2}\n" for i in range(500)) + "1,2\n")
-    with pytest.raises(DataError, match="do not have 3 cells"):
+    with pytest.raises(DataError, match="1 row does not have 3 cells"):
         load(path, memory_limit=1000, chunk_bytes=500)
     assert not list((home / "converted").iterdir())
 
@@ -562,11 +562,28 @@ def test_new_data_fits_the_trained_columns_by_name(write):
         load(write("code,date\n0,2001-01-05\n", "short.csv"), like=pre)
     with pytest.raises(DataError, match=r"line 3: column 'size' held numbers in the training data(.|\n)*'big'"):
         load(write("code,date,size,colour\n0,2001-01-05,4.5,r\n0,2001-01-05,big,r\n", "text.csv"), like=pre)
-    with pytest.raises(DataError, match=r"values are missing(.|\n)*'size': 1 \(first at line 2\)"):
+    with pytest.raises(DataError, match=r"value is missing(.|\n)*'size': 1 \(first at line 2\)"):
         load(write("code,date,size,colour\n0,2001-01-05,,r\n", "hole.csv"), like=pre)
     odd = load(write("code,date,size,colour\n0,2001-01-05,1,violet\n", "odd.csv"), like=pre)
     with pytest.raises(DataError, match=r"category that was not there in training(.|\n)*'r'(.|\n)*'violet'"):
         pre.x(everything(odd)[0])
+
+
+@pytest.mark.parametrize("missing", ["mean", "median", "most_frequent"])
+def test_new_data_are_filled_in_as_in_training(write, missing):
+    pre = Preprocessor.fit(load(write("a,label\n1,x\n2,y\n2,x\n9,y\n,x\n"), missing=missing))
+    ds = load(write("a\n\n7\nNA\n", "new.csv"), like=pre)
+    assert "1 missing value is filled in as in training" in ds.report
+    fill = {"mean": 3.5, "median": 2, "most_frequent": 2}[missing]
+    assert np.allclose(pre.x(everything(ds)[0])[:, 0] * pre.scale + pre.mean, [7, fill])
+
+
+def test_columns_can_be_named(write):
+    ds = load(write("1.5,2.5,0\n3.5,4.5,1\n5.5,6.5,0\n"), column_names=["width", "height"])
+    assert ds.feature_names == ["width", "height"]
+    assert ds.target_names == ["column 3"]
+    with pytest.raises(ParameterError, match="column_names= takes a list"):
+        load(write("1,2\n3,4\n"), column_names="width")
 
 
 def test_new_data_without_header_fits_by_place(write):

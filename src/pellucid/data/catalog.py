@@ -484,10 +484,8 @@ def _open_idx(card: Card, root: Path, options: Options) -> Dataset:
 
 
 def _open_table(card: Card, root: Path, options: Options, columns: tuple[str, ...] = (), **more: Any) -> Dataset:
-    dataset = reading.read(root / next(iter(card.files)), replace(options, task=options.task or card.task, **more))
-    if columns:
-        dataset.rename(columns)
-    return dataset
+    more |= {"task": options.task or card.task, "column_names": columns}
+    return reading.read(root / next(iter(card.files)), replace(options, **more))
 
 
 def _open_diabetes(card: Card, root: Path, options: Options) -> Dataset:

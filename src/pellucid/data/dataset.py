@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pellucid.data.storage import FileRows, Rows, row_bytes, row_chunks
-from pellucid.errors import DataError, ParameterError
+from pellucid.errors import DataError, ParameterError, counted
 
 TASKS = ("classification", "regression")
 FEW_CLASSES = 20
@@ -26,6 +26,7 @@ class Table:
         codes: (m, texts) int32 positions in the levels, -1 where missing.
         numeric_names: name of each column of ``numeric``.
         levels: the distinct texts of each column of ``codes``, by name.
+        order: every column's name, in the order of the source.
     """
 
     numeric: Rows
@@ -52,16 +53,6 @@ class Table:
             else self._texts[name][codes[..., self._codes_at[name]]]
             for name in names
         }
-
-    def renamed(self, names: Mapping[str, str]) -> Table:
-        """The same rows with other names for some columns."""
-        return Table(
-            self.numeric,
-            self.codes,
-            [names.get(name, name) for name in self.numeric_names],
-            {names.get(name, name): levels for name, levels in self.levels.items()},
-            [names.get(name, name) for name in self.order],
-        )
 
     def column(self, name: str) -> np.ndarray:
         """One whole column: float64 numbers, or int64 codes into ``levels[name]``."""
@@ -282,7 +273,9 @@ class Dataset:
         bad = np.argwhere(~np.isfinite(y))
         if len(bad):
             raise DataError(
-                f"{len(bad):,} targets are not finite", where=f"{self.name}, row {bad[0][0]}", got=y[tuple(bad[0])]
+                f"{counted(len(bad), 'target is', 'targets are')} not finite",
+                where=f"{self.name}, row {bad[0][0]}",
+                got=y[tuple(bad[0])],
             )
         return y
 
@@ -298,11 +291,6 @@ class Dataset:
         if self.kind == "table":
             return ()
         return tuple(self._x.shape[1:]) if self._axes is None else self.take([0])[0].shape[1:]
-
-    def rename(self, columns: Sequence[str]) -> None:
-        """Give the inputs of a table other names, in order."""
-        self._x = self._x.renamed(dict(zip(self.feature_names or (), columns, strict=True)))
-        self.feature_names = list(columns)
 
     def levels(self, name: str) -> list[str]:
         """The distinct texts of a categorical column of a table."""
@@ -388,13 +376,13 @@ def _check_finite(x: Rows, name: str, missing: str | None) -> None:
                 break
     if infinite_count:
         raise DataError(
-            f"{infinite_count:,} values are infinite",
+            f"{counted(infinite_count, 'value is', 'values are')} infinite",
             where=f"{name}, first at x{list(infinite_at or ())}",
             expected="finite numbers",
         )
     if nan_count and missing is None:
         raise DataError(
-            f"{nan_count:,} values are NaN",
+            f"{counted(nan_count, 'value is', 'values are')} NaN",
             where=f"{name}, first at x{list(nan_at or ())}",
             expected="finite numbers",
             hint="missing='mean', 'median' or 'most_frequent' fills them in from the training rows",

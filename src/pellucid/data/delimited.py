@@ -17,8 +17,8 @@ from typing import IO, Any
 import numpy as np
 
 from pellucid.data.storage import CHUNK_BYTES
-from pellucid.data.tables import PLACES, TableBuilder, _is_number, is_missing
-from pellucid.errors import DataError, ParameterError
+from pellucid.data.tables import PLACES, TableBuilder, is_missing, is_number
+from pellucid.errors import DataError, ParameterError, counted
 
 DELIMITERS = (",", "\t", ";", "|", " ")
 SAMPLE_BYTES = 2**16
@@ -222,7 +222,7 @@ def _is_count_line(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
         len(first) >= 4
         and first[0].isdecimal()
         and first[1].isdecimal()
-        and not any(_is_number(cell) for cell in first[2:])
+        and not any(is_number(cell) for cell in first[2:])
         and bool(rows)
         and all(len(row) == int(first[1]) + 1 for row in rows[:20])
     )
@@ -230,12 +230,12 @@ def _is_count_line(first: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
 
 def _is_header(first: Sequence[str], rows: Sequence[Sequence[str]], decimal: str) -> bool:
     """Names are not numbers and not repeated below; numbers below, or texts that never come back, settle it."""
-    if any(_is_number(cell.replace(decimal, ".")) or (cell and is_missing(cell)) for cell in first) or not any(first):
+    if any(is_number(cell.replace(decimal, ".")) or (cell and is_missing(cell)) for cell in first) or not any(first):
         return False
     if not rows:
         return True
     below = [[row[i].strip() for row in rows if i < len(row)] for i in range(len(first))]
-    if any(_is_number(cell.replace(decimal, ".")) for column in below for cell in column):
+    if any(is_number(cell.replace(decimal, ".")) for column in below for cell in column):
         return not any(name and name in column for name, column in zip(first, below, strict=True))
     return len(set(first)) == len(first) and not any(name in column for name, column in zip(first, below, strict=True))
 
@@ -306,7 +306,7 @@ def fill(builder: TableBuilder, path: Path, dialect: Dialect, chunk_bytes: int =
         elif dialect.header and ragged_at[0][1] == width + 1 and not count:
             hint = "every row has one cell more than the header: name the first column, probably of row names, there"
         raise DataError(
-            f"{ragged:,} rows do not have {width} cells",
+            f"{counted(ragged, 'row does', 'rows do')} not have {width} cells",
             where=f"{path}, line {', '.join(str(line) for line, _ in ragged_at)}",
             expected=f"{width} cells in every row{', as in the header' if dialect.header else ''}",
             got=", ".join(f"{cells} (line {line})" for line, cells in ragged_at),

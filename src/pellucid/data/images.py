@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pellucid.data.storage import Rows, RowWriter, Shelf
-from pellucid.errors import DataError, ParameterError, need
+from pellucid.errors import DataError, ParameterError, counted, need
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
 SPLITS = {
@@ -81,7 +81,8 @@ def _add_classes(folder: Path, files: list[Path], labels: list[str], report: lis
             )
         others = sum(1 for each in path.iterdir() if each.name[0] != ".") - len(images)
         if others:
-            report.append(f"{others} other files or folders in {path.name} are not images and are not used")
+            what = counted(others, "other file or folder", "other files or folders")
+            report.append(f"not used, because no image: {what} in {path.name}")
         files += images
         labels += [path.name] * len(images)
 
@@ -163,11 +164,11 @@ def read_images(
                 raise _broken(path, failure) from None
 
     rows = shelf.rows(np.uint8, (count, height, width), fill)
-    report.append(f"{len(files):,} images, {channels}, {height}×{width}")
+    report.append(f"{counted(len(files), 'image', 'images')}, {channels}, {height}×{width}")
     if transparent:
-        report.append(f"{transparent:,} images with transparency are laid on white")
+        report.append(f"{counted(transparent, 'image', 'images')} with transparency: laid on white")
     if resized := len(files) - sizes[height, width]:
-        report.append(f"{resized:,} images are resized to {height}×{width}")
+        report.append(f"{counted(resized, 'image is', 'images are')} resized to {height}×{width}")
     return rows
 
 

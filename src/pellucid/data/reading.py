@@ -14,8 +14,8 @@ from pellucid.data import arrays, delimited, images, parquet
 from pellucid.data.dataset import Dataset
 from pellucid.data.preprocessor import Preprocessor
 from pellucid.data.storage import CHUNK_BYTES, MEMORY_LIMIT, Rows, Shelf, data_home, sha256_of_file, sha256_of_files
-from pellucid.data.tables import Column, _counts_rows, make_dataset, read_table
-from pellucid.errors import DataError, ParameterError, unknown
+from pellucid.data.tables import Column, counts_rows, make_dataset, read_table
+from pellucid.errors import DataError, ParameterError, counted, unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,7 @@ class Options:
         name: what to call the data.
         delimiter, header, encoding, decimal: how a text file is written.
         categorical: columns to take as categories, also when they hold numbers.
+        column_names: names of the first columns of a text file, in place of those in the file or made up.
         drop: columns to leave out.
         missing: ``"mean"``, ``"median"``, ``"most_frequent"`` (fitted on the training rows) or ``"drop"`` (the rows).
         dates: ``"numeric"`` takes dates as days since 1970-01-01.
@@ -48,6 +49,7 @@ class Options:
     encoding: str | None = None
     decimal: str | None = None
     categorical: Sequence[str] = ()
+    column_names: Sequence[str] = ()
     drop: Sequence[str] = ()
     missing: str | None = None
     dates: str | None = None
@@ -67,7 +69,7 @@ def read(path: Path, options: Options) -> Dataset:
         DataError: it cannot be read, or not without being told more.
         ParameterError: an option that does not fit.
     """
-    for option in ("categorical", "drop"):
+    for option in ("categorical", "column_names", "drop"):
         if isinstance(getattr(options, option), str):
             raise ParameterError(f"{option}= takes a list of columns", got=repr(getattr(options, option)))
     if options.dates not in (None, "numeric"):
@@ -125,10 +127,11 @@ def _read_table_file(path: Path, options: Options) -> Dataset:
             decimal=options.decimal,
             columns=list(trained) if trained else None,
         )
+        dialect.names[: len(options.column_names)] = options.column_names
         names = dialect.names
         report += dialect.report
         if dialect.classes is not None and target is None:
-            target = -1
+            target = names[-1]
     for option, asked in (("drop", options.drop), ("categorical", options.categorical)):
         for each in asked:
             if each not in names:
@@ -162,12 +165,12 @@ def _read_table_file(path: Path, options: Options) -> Dataset:
         asked=options.categorical if trained is None else [each for each, kind in trained.items() if kind == "text"],
     )
     if read.notes["blank"]:
-        report.append(f"{read.notes['blank']:,} blank lines are skipped")
+        report.append(f"{counted(read.notes['blank'], 'blank line is', 'blank lines are')} skipped")
     drop = list(options.drop)
     first = names[0]
     if dialect is not None and dialect.header and first == "column 1" and trained is None and first != target:
         kinds = {column.name: column.kind for column in read.columns}
-        if kinds[first] == "numeric" and _counts_rows(read.table, first):
+        if kinds[first] == "numeric" and counts_rows(read.table, first):
             report.append("the first column has no name and counts the rows: it is not used")
             drop.append(first)
     if targets is not None and len(targets) != len(read.table):
@@ -236,7 +239,8 @@ def read_targets(path: Path, options: Options) -> np.ndarray:
         )
     if column.missing:
         raise DataError(
-            f"{column.missing:,} targets are missing", where=f"{path}, line {', '.join(map(str, column.missing_at))}"
+            f"{counted(column.missing, 'target is', 'targets are')} missing",
+            where=f"{path}, line {', '.join(map(str, column.missing_at))}",
         )
     values = read.table.column(column.name)
     return np.array(column.levels)[values] if column.kind == "text" else values

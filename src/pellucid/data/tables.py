@@ -14,7 +14,7 @@ import numpy as np
 
 from pellucid.data.dataset import Dataset, Table
 from pellucid.data.storage import FileRows, RowWriter, replacing, row_bytes, row_chunks
-from pellucid.errors import DataError, ParameterError, unknown
+from pellucid.errors import DataError, ParameterError, counted, unknown
 
 MISSING = {"", "na", "n/a", "nan", "null", "?"}
 IMPUTATIONS = ("mean", "median", "most_frequent", "drop")
@@ -98,7 +98,8 @@ def as_days(texts: Sequence[str]) -> np.ndarray:
     return days
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether Python reads the text as a float."""
     try:
         float(text)
     except ValueError:
@@ -428,7 +429,7 @@ def make_dataset(
     for each in inputs:
         if trained is None:
             _check_input(columns[each], read, categorical, report)
-    rows = _complete_rows(read, [columns[each] for each in inputs], columns.get(chosen or ""), missing, report)
+    rows = _complete_rows(read, [columns[each] for each in inputs], columns.get(chosen or ""), missing, report, trained)
     y: Any = targets if targets is None or rows is None else targets[rows]
     labels: Sequence[str] | None = None
     if chosen is not None:
@@ -511,7 +512,7 @@ def _trained_inputs(
     for name, kind in trained.items():
         column = columns[name]
         if kind == "numeric" and column.kind == "text":
-            odd = next(i for i, level in enumerate(column.levels) if not _is_number(level))
+            odd = next(i for i, level in enumerate(column.levels) if not is_number(level))
             raise DataError(
                 f"column {name!r} held numbers in the training data",
                 where=f"{read.where}, {read.unit} {column.first[odd]}",
@@ -524,13 +525,13 @@ def _trained_inputs(
 
 def _check_mixed(column: Column, read: ReadTable, *, allowed: bool) -> None:
     """A column of numbers with a few texts in it is more likely damaged than categorical."""
-    numbers = [_is_number(level.replace(",", ".", 1)) for level in column.levels]
+    numbers = [is_number(level.replace(",", ".", 1)) for level in column.levels]
     count = sum(column.counts)
     numeric = sum(n for n, is_number in zip(column.counts, numbers, strict=True) if is_number)
     if allowed or not 0 < count < 2 * numeric:
         return
     if numeric == count:
-        example = next(level for level in column.levels if not _is_number(level))
+        example = next(level for level in column.levels if not is_number(level))
         raise DataError(
             f"column {column.name!r} holds numbers with a decimal comma",
             where=read.where,
@@ -553,7 +554,7 @@ def _check_input(column: Column, read: ReadTable, categorical: Collection[str], 
     if column.kind == "date":
         report.append(f"column {column.name!r} holds dates: kept as days since 1970-01-01")
     if column.kind != "text":
-        if _counts_rows(read.table, column.name):
+        if counts_rows(read.table, column.name):
             report.append(f"column {column.name!r} only counts the rows; drop=[{column.name!r}] leaves it out")
         return
     if column.name in categorical:
@@ -584,13 +585,14 @@ def _check_input(column: Column, read: ReadTable, categorical: Collection[str], 
 def _check_infinite(column: Column, read: ReadTable) -> None:
     if column.infinite:
         raise DataError(
-            f"column {column.name!r} holds {column.infinite:,} infinite values",
+            f"column {column.name!r} holds {counted(column.infinite, 'infinite value', 'infinite values')}",
             where=f"{read.where}, {read.unit} {', '.join(map(str, column.infinite_at))}",
             expected="finite numbers",
         )
 
 
-def _counts_rows(table: Table, name: str) -> bool:
+def counts_rows(table: Table, name: str) -> bool:
+    """Whether a column of numbers only counts the rows, from 0 or from 1."""
     count = len(table)
     head = table.take(slice(0, 1000), [name])[name]
     tail = table.take(slice(count - 1, count), [name])[name]
@@ -603,7 +605,12 @@ def _counts_rows(table: Table, name: str) -> bool:
 
 
 def _complete_rows(
-    read: ReadTable, inputs: list[Column], target: Column | None, missing: str | None, report: list[str]
+    read: ReadTable,
+    inputs: list[Column],
+    target: Column | None,
+    missing: str | None,
+    report: list[str],
+    trained: Mapping[str, str] | None,
 ) -> np.ndarray | None:
     """The rows that can be used, None for all of them.
 
@@ -615,7 +622,7 @@ def _complete_rows(
     lacking = [column for column in inputs if column.missing]
     if target is not None and target.missing and missing != "drop":
         raise DataError(
-            f"column {target.name!r}, the target, is missing in {target.missing:,} rows",
+            f"column {target.name!r}, the target, is missing in {counted(target.missing, 'row', 'rows')}",
             where=f"{read.where}, {read.unit} {', '.join(map(str, target.missing_at))}",
             expected="a target in every row: it is never filled in",
             hint="missing='drop' leaves such rows out",
@@ -626,7 +633,7 @@ def _complete_rows(
             for column in lacking
         )
         raise DataError(
-            f"{sum(column.missing for column in lacking):,} values are missing",
+            f"{counted(sum(column.missing for column in lacking), 'value is', 'values are')} missing",
             where=read.where,
             expected="a value in every row, or missing= 'mean', 'median', 'most_frequent' or 'drop'",
             got=counts,
@@ -634,8 +641,9 @@ def _complete_rows(
         )
     if missing != "drop" or not (lacking or (target is not None and target.missing)):
         if lacking:
-            total = sum(column.missing for column in lacking)
-            report.append(f"{total:,} missing values will be filled in from the training rows ({missing})")
+            total = counted(sum(column.missing for column in lacking), "missing value is", "missing values are")
+            how = f"from the training rows ({missing})" if trained is None else "as in training"
+            report.append(f"{total} filled in {how}")
         return None
     used = [column.name for column in inputs] + ([target.name] if target is not None else [])
     keep = np.ones(len(read.table), bool)
