@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import replace
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from pellucid.errors import ParameterError, unknown
 from pellucid.layers.base import Mode
@@ -71,7 +72,7 @@ class EarlyStopping(Callback):
         min_delta: float = 0.0,
         restore_best: bool = True,
     ) -> None:
-        if not isinstance(patience, Integral) or isinstance(patience, bool) or patience < 1:
+        if not isinstance(patience, (int, np.integer)) or isinstance(patience, bool) or patience < 1:
             raise ParameterError(
                 "patience counts epochs", where="EarlyStopping", expected="1, 2, …", got=repr(patience)
             )
