@@ -364,6 +364,22 @@ def test_the_picture(make, tmp_path):
     assert len(colours) > 100
 
 
+def test_of_a_deep_network_some_layers_or_those_asked_for(tmp_path):
+    deep = [pl.Conv2D(2, 3, "relu", padding="same") for _ in range(10)]
+    net = pl.Sequential(*deep, pl.Flatten(), pl.Dense(3), input_shape=(2, 9, 8), loss="softmax_cross_entropy")
+    page = pl.features_sheet(net, X, tmp_path / "sheet.html", units=1).read_text(encoding="utf-8")
+    shown = re.findall("<h2>(.*?)</h2>", page)
+    assert len(shown) == 1 + 8
+    assert (shown[1], shown[-1]) == ("conv2d_1", "dense_1")
+    assert "8 of 11 layers of units" in page
+    chosen = {"layers": ["conv2d_2", "dense_1"], "classes": ["a", "b", "c"]}
+    page = pl.features_sheet(net, X, tmp_path / "sheet.html", **chosen).read_text(encoding="utf-8")
+    assert re.findall("<h2>(.*?)</h2>", page) == ["Examples", "conv2d_2", "dense_1"]
+    assert "<figcaption>b</figcaption>" in page.split("dense_1")[1]
+    with pytest.raises(ParameterError, match="unknown convolution or dense layer 'conv'"):
+        pl.features_sheet(net, X, tmp_path / "sheet.html", layers=["conv"])
+
+
 def test_pellucid_show_features(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib", reason="matplotlib draws the picture")
     monkeypatch.chdir(tmp_path)

@@ -26,6 +26,7 @@ from pellucid.network.base import Network
 _BLANK = (206, 213, 222)  # outside the image, and where a unit sees nothing
 _DIVERGING = ((33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130), (178, 24, 43))
 _HEAT = ((13, 8, 35), (101, 21, 110), (212, 72, 66), (250, 176, 25), (252, 255, 210))
+_LAYERS = 8  # of a deep network: what a reader takes in
 _SMOOTH_PER = 7  # pixels seen for one smoothing of the gradient: in large fields single pixels would alternate
 
 
@@ -79,6 +80,7 @@ def features_sheet(
     *,
     y: Any = None,
     classes: Sequence[Any] | None = None,
+    layers: Sequence[str] | None = None,
     units: int | None = None,
     title: str = "What the units respond to",
 ) -> Path:
@@ -93,6 +95,7 @@ def features_sheet(
         path: ``.html``, a page that stands alone, or ``.png``, ``.svg``, ``.pdf``.
         y: (m,) class indices: then there is one example of each class.
         classes: their names.
+        layers: names of the convolutions and dense layers to show; None is at most 8, evenly spaced.
         units: shown of each layer, evenly spaced among those that respond; None is 10 of a picture, 48 of a page.
         title: of the sheet.
 
@@ -100,7 +103,7 @@ def features_sheet(
         ``path``.
 
     Raises:
-        ParameterError: a network that does not read one image, another ending.
+        ParameterError: a network that does not read one image, an unknown layer, another ending.
         ShapeError, DataError: x or y do not fit.
         EngineError: matplotlib is not installed; a page does without.
         CheckpointError: the file cannot be written.
@@ -114,12 +117,16 @@ def features_sheet(
         units = 48 if ending == ".html" else 10
     if not isinstance(units, int) or units < 1:
         raise ParameterError("units is a number of units", where="features_sheet", expected="1, 2, …", got=repr(units))
-    sheet = _sheet(net, x, y, classes, units, title)
+    sheet = _sheet(net, x, y, classes, layers, units, title)
     return atomic_write(path, _page(sheet).encode() if ending == ".html" else _picture(sheet, ending[1:]))
 
 
-def _sheet(net: Network, x: Any, y: Any, classes: Any, units: int, title: str) -> Sheet:
-    blocks = features.blocks(net)
+def _sheet(net: Network, x: Any, y: Any, classes: Any, layers: Any, units: int, title: str) -> Sheet:
+    there = features.blocks(net)
+    if layers is None:
+        blocks = [there[i] for i in np.unique(np.linspace(0, len(there) - 1, min(len(there), _LAYERS)).astype(int))]
+    else:
+        blocks = [features._block(net, name) for name in layers]
     features.checked_images(net, x)
     x = np.asarray(x, net.dtype)
     y = None if y is None else np.asarray(y)
@@ -129,11 +136,12 @@ def _sheet(net: Network, x: Any, y: Any, classes: Any, units: int, title: str) -
     scale = x.min(axis=(0, 2, 3))[:, None, None], x.max(axis=(0, 2, 3))[:, None, None]
     maps = features.feature_maps(net, x[first[:1]], [block.A for block in blocks if len(block.shape) == 3])
     sections = [
-        _section(net, x, block, maps, scale, units, classes if block is blocks[-1] else None) for block in blocks
+        _section(net, x, block, maps, scale, units, classes if block == there[-1] else None) for block in blocks
     ]
     count = sum(leaf.size for tree in net.parameters.values() for leaf in tree.values())
     shape = "×".join(map(str, x.shape[1:]))
-    note = f"{len(blocks)} layers of units, {count:,} parameters, images {shape}; patches from {len(x):,} images"
+    of = "" if len(blocks) == len(there) else f" of {len(there)}"
+    note = f"{len(blocks)}{of} layers of units, {count:,} parameters, images {shape}; patches from {len(x):,} images"
     return Sheet(title, note, _examples(net, x, y, classes, first, scale), sections)
 
 
