@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from pellucid.errors import DataError, ParameterError, ShapeError
+from pellucid.history import History
 from pellucid.inspect import curves
 from pellucid.inspect.curves import confusion_png, png, terminal
-from pellucid.training.history import History
 
 
 def history(losses, validation=None, **more) -> History:
@@ -101,7 +101,7 @@ def test_color_only_where_wanted(monkeypatch):
 
 def test_ascii_where_output_is_not_utf_8():
     program = (
-        "from pellucid.inspect.curves import terminal; from pellucid.training.history import History\n"
+        "from pellucid.inspect.curves import terminal; from pellucid.history import History\n"
         "print(terminal(History([{'epoch': 1, 'train': {'loss': 2.0}}, {'epoch': 2, 'train': {'loss': 1.0}}])))"
     )
     for encoding, is_ascii in (("latin-1", True), ("utf-8", False)):
@@ -210,7 +210,7 @@ def test_pictures_leave_pyplot_alone(tmp_path):
     pytest.importorskip("matplotlib", reason="pictures need matplotlib")
     program = (
         "import sys; from pellucid.inspect.curves import confusion_png, png\n"
-        "from pellucid.training.history import History\n"
+        "from pellucid.history import History\n"
         "assert 'matplotlib' not in sys.modules\n"
         "png(History([{'epoch': 1, 'train': {'loss': 2.0}}]), sys.argv[1]); confusion_png([[1]], 'a', sys.argv[2])\n"
         "assert 'matplotlib.pyplot' not in sys.modules"

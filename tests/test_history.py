@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid.errors import DataError, ParameterError
-from pellucid.training.history import History, smaller_is_better
+from pellucid.history import History, smaller_is_better
 
 
 def record(epoch, loss, validation_loss=None, **more):

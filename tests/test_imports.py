@@ -16,7 +16,7 @@ SOURCE = Path(pellucid.__file__).parent
 LEVELS = (
     {"errors", "trees"},
     {"registry", "files"},
-    {"schedules"},
+    {"schedules", "history"},
     {"initializers", "regularizers", "optimizers", "metrics", "data", "signal"},
     {"engines"},
     {"losses", "layers"},
@@ -32,9 +32,8 @@ TOGETHER = LEVELS[-2]  # rooms of one level that may use each other
 # The methods that open a door to a room above, inside the function that needs it and nowhere else.
 FACADES = {
     "network/base.py": {"training", "inspect"},  # net.fit, net.predict, net.evaluate, net.summary
-    "training/history.py": {"inspect"},  # history.plot
+    "history.py": {"inspect"},  # history.plot
     "signal.py": {"layers", "network"},  # signal.as_layer: a filter as a network
-    "runs.py": {"training"},  # run.history, and what a run's records hold
 }
 DOOR = ("__init__.py", "__main__.py")
 FILES = sorted(str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py"))

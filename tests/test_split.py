@@ -5,7 +5,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
-from types import SimpleNamespace
+from pellucid.runs import Run
 
 import numpy as np
 import pytest
@@ -136,7 +136,7 @@ def test_classes_too_rare_are_named():
 @pytest.fixture
 def run(tmp_path):
     (tmp_path / "config.toml").touch()
-    return SimpleNamespace(path=tmp_path)
+    return Run(tmp_path)
 
 
 def test_vault_opens_once_in_memory():
@@ -178,9 +178,9 @@ def test_a_first_opening_that_was_forced_is_no_repeat(run):
 
 def test_of_many_processes_one_gets_in(run):
     program = (
-        "import sys; from pathlib import Path; from types import SimpleNamespace\n"
+        "import sys; from pathlib import Path; from pellucid.runs import Run\n"
         "from pellucid.training.split import TestVault\n"
-        "sys.stdin.read(); TestVault([1], SimpleNamespace(path=Path(sys.argv[1]))).open()"
+        "sys.stdin.read(); TestVault([1], Run(Path(sys.argv[1]))).open()"
     )
     racers = [
         subprocess.Popen(

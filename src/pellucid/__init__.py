@@ -31,7 +31,7 @@ _ROOMS = {
     "pellucid.training.augment": (
         "ColorJitter Cutout ElasticDistortion HorizontalFlip Mixup PCAJitter RandomCrop Rotate Scale Shift"
     ),
-    "pellucid.training.history": "History",
+    "pellucid.history": "History",
     "pellucid.inspect.trace": "trace",
     "pellucid.inspect.gradcheck": "check_gradients",
     "pellucid.inspect.features": "exciting_patches feature_maps filters maximising_input saliency",

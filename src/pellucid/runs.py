@@ -14,15 +14,13 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from pellucid.errors import DataError, ParameterError
+from pellucid.errors import CheckpointError, DataError, ParameterError
 from pellucid.files import atomic_write, cannot_write, fcntl, sweep, to_json
-
-if TYPE_CHECKING:
-    from pellucid.training.history import History
+from pellucid.history import History, flat
 
 RUNS = "runs"
 """The folder, below the current one, where runs are kept unless told otherwise."""
@@ -150,6 +148,25 @@ class Run:
         recorded = _note(self.path / "status.json").get("status", "interrupted")
         return "interrupted" if recorded == "running" else recorded
 
+    @property
+    def openings(self) -> list[dict[str, Any]]:
+        """Every look at the test set so far, from ``vault.json``: ``{"when", "reason", "repeat", "metrics"}``.
+
+        Raises:
+            CheckpointError: the record is damaged.
+        """
+        path = self.path / "vault.json"
+        try:
+            return json.loads(path.read_text("utf-8"))["openings"]
+        except FileNotFoundError:
+            return []
+        except (ValueError, KeyError, TypeError) as broken:
+            raise CheckpointError(
+                f"the record of test-set openings is damaged ({broken})",
+                where=str(path),
+                hint="whether the test set was seen can no longer be told: start a new run",
+            ) from None
+
     def claim(self) -> None:
         """Become the run's writer, and tidy what a killed one left; nothing to do for who is it already.
 
@@ -230,8 +247,6 @@ class Run:
 
     def history(self) -> History:
         """The epochs among the records. A resumed run writes some twice: the last of each counts."""
-        from pellucid.training.history import History
-
         return History(record for record in self.metrics() if "epoch" in record)
 
     def checkpoint_path(self, name: str) -> Path:
@@ -292,9 +307,6 @@ def compare(runs: Iterable[Run], *, metric: str | None = None) -> list[dict[str,
         ``epochs``, ``best`` and ``last`` (metrics of those epochs by name, empty when there are none), and ``test``
         (what was measured when the test set was opened).
     """
-    from pellucid.training.history import flat
-    from pellucid.training.split import read_openings
-
     runs = list(runs)
     configs = [_dotted(run.config) for run in runs]
     names = dict.fromkeys(name for config in configs for name in config)
@@ -314,7 +326,7 @@ def compare(runs: Iterable[Run], *, metric: str | None = None) -> list[dict[str,
                 "epochs": len(history),
                 "best": best,
                 "last": flat(history.records[-1]) if len(history) else {},
-                "test": next((each["metrics"] for each in reversed(read_openings(run.path)) if each["metrics"]), {}),
+                "test": next((each["metrics"] for each in reversed(run.openings) if each["metrics"]), {}),
             }
         )
     return rows

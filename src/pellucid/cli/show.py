@@ -76,7 +76,6 @@ def _run(name: str) -> Answer:
 
     from pellucid.cli.experiment import trained
     from pellucid.inspect.curves import terminal
-    from pellucid.training.split import read_openings
     from pellucid.trees import leaves
 
     net, _, run = trained(name)
@@ -94,7 +93,7 @@ def _run(name: str) -> Answer:
     document |= _totals(summary)
     if run is None:
         return Answer({"model": name, "network": net.config()} | document, "\n".join([heading(name), "", *parts]))
-    history, openings = run.history(), read_openings(run.path)
+    history, openings = run.history(), run.openings
     files = sorted(str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file())
     measured = next((each["metrics"] for each in reversed(openings) if each["metrics"]), None)
     config = run.config

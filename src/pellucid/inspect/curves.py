@@ -15,7 +15,7 @@ from pellucid.errors import DataError, ShapeError, need, unknown
 from pellucid.inspect.pictures import new_figure, save
 
 if TYPE_CHECKING:
-    from pellucid.training.history import History
+    from pellucid.history import History
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers: training, validation, then further runs.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pellucid.errors import ParameterError, unknown
+from pellucid.history import flat, smaller_is_better
 from pellucid.layers.base import Mode
 from pellucid.layers.norm import BatchNorm
 from pellucid.network.base import Observer
 from pellucid.network.parameters import copied
-from pellucid.training.history import flat, smaller_is_better
 from pellucid.trees import flatten, tree_map, unflatten
 
 if TYPE_CHECKING:

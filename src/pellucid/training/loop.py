@@ -17,6 +17,7 @@ import numpy as np
 
 from pellucid import files, metrics, optimizers
 from pellucid.errors import CheckpointError, DataError, ParameterError, TrainingError, unknown
+from pellucid.history import History
 from pellucid.layers.base import Mode
 from pellucid.network import parameters
 from pellucid.network.base import Network
@@ -26,7 +27,6 @@ from pellucid.runs import Run
 from pellucid.training.augment import Augmenter
 from pellucid.training.batches import Batch, Source, consecutive, is_rows, order
 from pellucid.training.callbacks import Callback
-from pellucid.training.history import History
 from pellucid.training.progress import shown
 from pellucid.training.split import split_indices
 from pellucid.trees import Tree, flatten, leaves, tree_map, unflatten

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pellucid.errors import CheckpointError, DataError, ParameterError, VaultError
+from pellucid.errors import DataError, ParameterError, VaultError
 from pellucid.files import atomic_write, locked, to_json
 
 if TYPE_CHECKING:
@@ -100,7 +98,7 @@ class TestVault:
 
     def __init__(self, rows: Any, run: Run | None = None) -> None:
         self._rows = rows
-        self._folder = None if run is None else Path(run.path)
+        self._run = run
         self._remembered: list[dict[str, Any]] = []
         self._mine: int | None = None
 
@@ -111,7 +109,7 @@ class TestVault:
         Raises:
             CheckpointError: the record is damaged.
         """
-        return self._remembered if self._folder is None else read_openings(self._folder)
+        return self._remembered if self._run is None else self._run.openings
 
     def open(self, *, reason: str = "evaluate", force: bool = False) -> Any:
         """The rows, once.
@@ -129,7 +127,7 @@ class TestVault:
 
         def add(openings: list[dict[str, Any]]) -> None:
             if openings and not force:
-                raise _seen(openings, self._folder)
+                raise _seen(openings, self._run)
             when = datetime.now(UTC).isoformat(timespec="seconds")
             openings.append({"when": when, "reason": reason, "repeat": bool(openings), "metrics": None})
             self._mine = len(openings) - 1
@@ -152,41 +150,23 @@ class TestVault:
         self._change(note)
 
     def _change(self, change: Any) -> None:
-        if self._folder is None:
+        if self._run is None:
             change(self._remembered)
             return
-        with locked(self._folder / "config.toml"):  # never replaced, so its lock holds while vault.json is
-            openings = read_openings(self._folder)
+        folder = self._run.path
+        with locked(folder / "config.toml"):  # never replaced, so its lock holds while vault.json is
+            openings = self._run.openings
             change(openings)
-            atomic_write(self._folder / "vault.json", to_json({"openings": openings}, indent=2) + "\n")
+            atomic_write(folder / "vault.json", to_json({"openings": openings}, indent=2) + "\n")
 
 
-def read_openings(folder: Path) -> list[dict[str, Any]]:
-    """The openings of the test set recorded in a run's folder; none when there is no record.
-
-    Raises:
-        CheckpointError: the record is damaged.
-    """
-    path = folder / "vault.json"
-    try:
-        return json.loads(path.read_text())["openings"]
-    except FileNotFoundError:
-        return []
-    except (ValueError, KeyError, TypeError) as broken:
-        raise CheckpointError(
-            f"the record of test-set openings is damaged ({broken})",
-            where=str(path),
-            hint="whether the test set was seen can no longer be told: start a new run",
-        ) from None
-
-
-def _seen(openings: list[dict[str, Any]], folder: Path | None) -> VaultError:
+def _seen(openings: list[dict[str, Any]], run: Run | None) -> VaultError:
     times = "once" if len(openings) == 1 else f"{len(openings)} times"
     last = openings[-1]
     measured = ", ".join(f"{name} {value}" for name, value in (last["metrics"] or {}).items()) or "nothing recorded"
     return VaultError(
         f"the test set was already opened {times}, last on {last['when']} for {last['reason']!r}",
-        where=f"run {folder.name}" if folder else None,
+        where=f"run {run.name}" if run else None,
         expected="one opening per run",
         got=f"measured then: {measured}",
         hint="force=True (--again) opens it once more and records the repeat",
