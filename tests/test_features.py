@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import pellucid as pl
+from pellucid import zoo
 from pellucid.cli import main
 from pellucid.errors import DataError, ParameterError, ShapeError
 from pellucid.inspect import features
@@ -399,3 +400,11 @@ def test_pellucid_show_features(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "own.html").exists()
     assert main(["show", "run/model.pellucid", "--features"]) == 2
     assert main(["show", "run", "--out", "own.html"]) == 2
+
+
+def test_a_class_is_what_the_loss_reads_as_one():
+    net = zoo.find("lenet5-1998").build((1, 32, 32), 10)
+    x = np.random.default_rng(0).normal(size=(12, *net.inputs["input"])).astype(np.float32)
+    expected = net.predict(x).argmax(axis=1)
+    np.testing.assert_array_equal(features.guessed(net, net.forward(np.moveaxis(x, 0, -1))[0]), expected)
+    np.testing.assert_array_equal(pl.saliency(net, x), pl.saliency(net, x, expected))

@@ -355,7 +355,7 @@ def saliency(net: Network, x: Any, y: Any = None) -> np.ndarray:
     scores = net.ops.to_numpy(A[output])
     if scores.ndim != 2:
         raise ShapeError("saliency needs a score per class", where="saliency", expected="(n, m)", got=scores.shape)
-    chosen = scores.argmax(axis=0) if y is None else np.asarray(y)
+    chosen = guessed(net, A[output]) if y is None else np.asarray(y)
     fits = chosen.shape == scores.shape[1:] and chosen.dtype.kind in "iu"
     if not fits or not np.isin(chosen, np.arange(len(scores))).all():
         expected = f"{scores.shape[1]} classes 0 … {len(scores) - 1}"
@@ -364,6 +364,13 @@ def saliency(net: Network, x: Any, y: Any = None) -> np.ndarray:
     dA[chosen, np.arange(len(chosen))] = 1
     gradients, _ = net.backward_pass(net.parameters, caches, {output: net.ops.asarray(dA)}, input_gradient=True)
     return np.moveaxis(np.abs(net.ops.to_numpy(gradients[name])).max(axis=0), -1, 0)
+
+
+def guessed(net: Network, A: Array) -> np.ndarray:
+    """(m,): the class that the one output (n, m) says, as its loss reads it: of distances the smallest."""
+    (output,) = net.outputs
+    said = net.losses[output].predict(net.ops, A) if output in net.losses else A
+    return net.ops.to_numpy(said).argmax(axis=0)
 
 
 def checked_images(net: Network, x: Any) -> dict[str, Array]:

@@ -151,10 +151,10 @@ def _examples(net: Network, x: np.ndarray, y: Any, classes: Any, first: np.ndarr
     (name,) = net.outputs
     inputs = features.checked_images(net, x[first])
     A, _ = net.forward_pass(net.parameters, net.state, inputs, features.Mode(False))
-    guessed = net.ops.to_numpy(A[name]).argmax(axis=0)
+    guessed = features.guessed(net, A[name])
     many = next(iter(net.outputs.values()))[0] > 1
     titles = [str(classes[k]) if classes is not None else f"class {k}" for k in guessed.tolist()] if many else []
-    seen = features.saliency(net, x[first])
+    seen = features.saliency(net, x[first], guessed)
     examples = []
     for i, index in enumerate(first):
         said = titles[i] if many else f"example {index}"
