@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,7 @@ class NativeOps(NumpyOps):
 
     def __init__(self) -> None:
         self.kernels: Any = importlib.import_module(f"{__name__}._kernels")
+        _show_threads()
 
     # --- affine
 
@@ -104,7 +106,7 @@ class NativeOps(NumpyOps):
         if kind is None:
             return super().activation(g, Z, in_place=in_place)
         constant = getattr(g, _CONSTANTS.get(g.registered_name, ""), 0.0)
-        if in_place and Z.flags.c_contiguous and Z.flags.writeable:
+        if in_place and Z.flags.carray:
             self.kernels.activation_in_place(kind, Z, constant)
             return Z
         return self.kernels.activation(kind, _rows(Z), constant)
@@ -159,8 +161,13 @@ class NativeOps(NumpyOps):
             own = [tree[name] for tree in slots]
             if isinstance(W, dict):
                 self._update(kind, W, grads[name], own, constants)
-            else:
+            elif all(each.flags.carray for each in (W, *own)):
                 self.kernels.update(kind, W, _rows(grads[name]), own, constants)
+            else:
+                copies = [np.array(each, order="C") for each in (W, *own)]
+                self.kernels.update(kind, copies[0], _rows(grads[name]), copies[1:], constants)
+                for given, made in zip((W, *own), copies, strict=True):
+                    given[...] = made
 
 
 def _kind(g: Any) -> int | None:
@@ -170,7 +177,8 @@ def _kind(g: Any) -> int | None:
 
 
 def _rows(A: Array) -> Array:
-    return A if A.flags.c_contiguous else np.ascontiguousarray(A)
+    flags = A.flags
+    return A if flags.c_contiguous and flags.aligned else np.array(A, order="C")
 
 
 def _mixed(key: tuple[int, ...]) -> int:
@@ -182,3 +190,52 @@ def _mixed(key: tuple[int, ...]) -> int:
         state = (state ^ state >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
         state ^= state >> 31
     return state
+
+
+def _show_threads() -> None:
+    """Let threadpoolctl see and set the kernels' threads, once it is imported; it is not imported for that."""
+    if "threadpoolctl" in sys.modules:
+        _register(sys.modules["threadpoolctl"])
+    elif not any(isinstance(finder, _WhenImported) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _WhenImported())
+
+
+def _register(threadpoolctl: Any) -> None:
+    class Threads(threadpoolctl.LibController):
+        user_api = "pellucid"
+        internal_api = "pellucid"
+        filename_prefixes = ("_kernels",)
+        check_symbols = ("pellucid_get_num_threads", "pellucid_set_num_threads")
+
+        def get_num_threads(self):
+            return self.dynlib.pellucid_get_num_threads()
+
+        def set_num_threads(self, num_threads):
+            self.dynlib.pellucid_set_num_threads(num_threads)
+
+        def get_version(self):
+            return None
+
+        def set_additional_attributes(self):
+            self.instruction_set = importlib.import_module(f"{__name__}._kernels").instruction_set()
+
+    threadpoolctl.register(Threads)
+
+
+class _WhenImported:
+    """Finds nothing itself: has `_register` called at the end of threadpoolctl's import."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != "threadpoolctl":
+            return None
+        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            run = spec.loader.exec_module
+
+            def then_register(module: Any) -> None:
+                run(module)
+                _register(module)
+
+            spec.loader.exec_module = then_register  # type: ignore[method-assign]
+        return spec

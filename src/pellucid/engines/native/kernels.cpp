@@ -22,12 +22,11 @@ template <class T, int WHICH> T* scratch(size_t count) {
 }
 
 template <class F> void split(long n, double cost, long unit, F f) {
-    long parts = cost < WORTH_A_THREAD ? 1 : std::min<long>(threads(), (n + unit - 1) / unit);
+    long parts = cost < WORTH_A_THREAD ? 1 : std::min<long>(threads(), n / unit);
     if (parts <= 1) return f(0, n);
-    long units = (n + unit - 1) / unit;
+    long units = n / unit;  // what is left over goes with the last, so that no part is shorter than a unit
     parallel(parts, [&](long part) {
-        long begin = units * part / parts * unit, end = std::min(n, units * (part + 1) / parts * unit);
-        if (begin < end) f(begin, end);
+        f(units * part / parts * unit, part + 1 == parts ? n : units * (part + 1) / parts * unit);
     });
 }
 
@@ -139,7 +138,6 @@ void matmul(long M, long N, long K, const T* A, long a_row, long a_col, const T*
     constexpr long WIDTH = VECTORS * LANES<T>;
     if (N >= 2 * WIDTH * threads() || M < 2 * ROWS)
         split(N, cost, WIDTH, [=](long begin, long end) {
-            if (end - begin < LANES<T>) begin = end - LANES<T>;
             block<T>(M, end - begin, K, A, a_row, a_col, B + begin, rows, C + begin, N, bias, scale);
         });
     else
@@ -418,11 +416,15 @@ template <class T> void max_pool(const Geometry& g, const T* A_prev, T* A, int32
             } else {
                 for (long e = 0; e < g.m; ++e) {
                     bool larger = seen[e] > best[e];
-                    best[e] = larger ? seen[e] : best[e];
+                    best[e] = larger | (seen[e] != seen[e]) ? seen[e] : best[e];
                     which[e] = larger ? tap : which[e];
                 }
             }
         });
+        if (first) {  // a place that lies on padding alone
+            std::fill(best, best + g.m, -std::numeric_limits<T>::infinity());
+            std::fill(which, which + g.m, 0);
+        }
     });
 }
 
@@ -490,19 +492,19 @@ template <class T> inline V<T> sigmoid(V<T> z) { return T(0.5) * tanh<T>(T(0.5) 
 template <class T> void activation(int kind, long n, const T* Z, T* A, T constant) {
     const V<T> zero{};
     switch (kind) {
-        case RELU: return apply<T>(n, Z, A, [=](V<T> z) { return max<T>(z, zero); });
+        case RELU: return apply<T>(n, Z, A, [=](V<T> z) { return max<T>(zero, z); });
         case LEAKY_RELU: return apply<T>(n, Z, A, [=](V<T> z) { return z > 0 ? z : constant * z; });
         case SIGMOID: return apply<T>(n, Z, A, [](V<T> z) { return sigmoid<T>(z); });
         case TANH: return apply<T>(n, Z, A, [](V<T> z) { return tanh<T>(z); });
-        case ELU: return apply<T>(n, Z, A, [=](V<T> z) { return z > 0 ? z : constant * expm1<T>(min<T>(z, zero)); });
+        case ELU: return apply<T>(n, Z, A, [=](V<T> z) { return z > 0 ? z : constant * expm1<T>(min<T>(zero, z)); });
         case SELU:
             return apply<T>(n, Z, A, [=](V<T> z) {
-                return T(SELU_SCALE) * (z > 0 ? z : T(SELU_ALPHA) * expm1<T>(min<T>(z, zero)));
+                return T(SELU_SCALE) * (z > 0 ? z : T(SELU_ALPHA) * expm1<T>(min<T>(zero, z)));
             });
         case SILU: return apply<T>(n, Z, A, [](V<T> z) { return z * sigmoid<T>(z); });
         case SCALED_TANH: return apply<T>(n, Z, A, [](V<T> z) { return T(SQUASH) * tanh<T>(T(SQUASH_SLOPE) * z); });
         case HARD_SIGMOID:
-            return apply<T>(n, Z, A, [=](V<T> z) { return min<T>(max<T>(z * T(1.0 / 6) + T(0.5), zero), zero + 1); });
+            return apply<T>(n, Z, A, [=](V<T> z) { return min<T>(zero + 1, max<T>(zero, z * T(1.0 / 6) + T(0.5))); });
     }
 }
 

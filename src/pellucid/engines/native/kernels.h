@@ -12,8 +12,9 @@ struct Geometry {  // of a convolution or pooling over two axes
     long out_h, out_w;               // places of the window
 };
 
-enum Elementwise { RELU, LEAKY_RELU, SIGMOID, TANH, ELU, SELU, SILU, HARD_SIGMOID, SCALED_TANH };
-enum Rule { GRADIENT_DESCENT, MOMENTUM, NESTEROV, ADAGRAD, RMSPROP, ADAM, ADAMW, ADADELTA, LION };
+enum Elementwise { RELU, LEAKY_RELU, SIGMOID, TANH, ELU, SELU, SILU, HARD_SIGMOID, SCALED_TANH, KINDS };
+enum Rule { GRADIENT_DESCENT, MOMENTUM, NESTEROV, ADAGRAD, RMSPROP, ADAM, ADAMW, ADADELTA, LION, RULES };
+constexpr int SLOTS[RULES] = {0, 1, 1, 1, 1, 2, 2, 2, 1};  // arrays that each rule remembers
 
 template <class T> struct Kernels {
     const char* name;

@@ -4,10 +4,13 @@
 
 namespace pellucid {
 
-void* take(size_t bytes);             // aligned to a cache line
-void give(void* memory, size_t bytes);
-size_t held();                        // bytes kept for reuse
-size_t peak();                        // the most bytes in use at one time
-void release();                       // give what is kept back to the system
+constexpr size_t MOST_HELD = sizeof(size_t) < 8 ? size_t(1) << 28 : size_t(1) << 31;  // bytes kept for reuse
+
+void* take(size_t bytes);                        // aligned to a cache line
+void give(void* memory, size_t bytes) noexcept;  // as many bytes as were taken
+size_t held();                                   // bytes kept for reuse
+size_t used();                                   // bytes in use now
+size_t peak();                                   // the most bytes in use at one time
+void release();                                  // give what is kept back to the system
 
 }  // namespace pellucid

@@ -6,7 +6,9 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
-#include <initializer_list>
+#include <algorithm>
+#include <cstdint>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -31,18 +33,18 @@ using Shape = std::vector<size_t>;
 struct Owned {
     void* memory;
     size_t bytes;
+    explicit Owned(size_t bytes) : memory(take(bytes)), bytes(bytes) {}
+    ~Owned() { give(memory, bytes); }
+    Owned(const Owned&) = delete;
 };
 
 template <class T> Out<T> make(const Shape& shape) {
-    size_t count = 1;
-    for (size_t n : shape) count *= n;
-    auto* owned = new Owned{take(count * sizeof(T)), count * sizeof(T)};
-    nb::capsule owner(owned, [](void* p) noexcept {
-        auto* owned = static_cast<Owned*>(p);
-        give(owned->memory, owned->bytes);
-        delete owned;
-    });
-    return Out<T>(owned->memory, shape.size(), shape.data(), owner);
+    size_t bytes = sizeof(T);
+    for (size_t n : shape)
+        if (__builtin_mul_overflow(bytes, n, &bytes)) throw std::bad_alloc();
+    auto owned = std::make_unique<Owned>(bytes);
+    nb::capsule owner(owned.get(), [](void* p) noexcept { delete static_cast<Owned*>(p); });
+    return Out<T>(owned.release()->memory, shape.size(), shape.data(), owner);
 }
 
 void need(bool right, const char* what) {
@@ -62,13 +64,15 @@ template <class F> void unlocked(F f) {
 
 using Window = std::tuple<std::vector<long>, std::vector<long>, std::vector<std::tuple<long, long>>, std::vector<long>>;
 
-// One spatial axis is an image of height 1.
-Geometry geometry(const Shape& image, const Window& window) {
+// One spatial axis is an image of height 1. A convolution's window fits on its image; a pooling's last may reach beyond.
+Geometry geometry(const Shape& image, const Window& window, bool fits = true) {
     const auto& [kernel, stride, pads, dilation] = window;
     size_t axes = kernel.size();
     need(axes == 1 || axes == 2, "one or two spatial axes");
     need(image.size() == axes + 2 && stride.size() == axes && pads.size() == axes && dilation.size() == axes,
          "the window has other axes than the image");
+    constexpr long MOST = 1L << 30;  // far beyond any memory, and products of two stay whole numbers
+    for (size_t n : image) need(n <= size_t(MOST), "an axis is too long");
     Geometry g{};
     bool flat = axes == 1;
     g.C = image[0];
@@ -85,8 +89,9 @@ Geometry geometry(const Shape& image, const Window& window) {
     std::tie(g.left, g.right) = pads[axes - 1];
     need(std::min({g.kh, g.kw, g.sh, g.sw, g.dh, g.dw}) >= 1 && std::min({g.top, g.bottom, g.left, g.right}) >= 0,
          "a window is made of positive numbers");
+    need(std::max({g.kh, g.kw, g.sh, g.sw, g.dh, g.dw, g.top, g.bottom, g.left, g.right}) <= MOST, "a window is too large");
     long reach_h = g.H + g.top + g.bottom - g.dh * (g.kh - 1) - 1, reach_w = g.W + g.left + g.right - g.dw * (g.kw - 1) - 1;
-    need(reach_h >= 0 && reach_w >= 0, "the window is larger than the image");
+    need(!fits || (reach_h >= 0 && reach_w >= 0), "the window is larger than the image");
     g.out_h = reach_h / g.sh + 1;
     g.out_w = reach_w / g.sw + 1;
     return g;
@@ -97,13 +102,22 @@ Shape spatial(const Geometry& g, size_t axes, long channels) {
     return {size_t(channels), size_t(g.out_h), size_t(g.out_w), size_t(g.m)};
 }
 
+// How many filters W (units, channels / groups, *kernel) holds.
+long filters(const char* what, const Geometry& g, const Shape& W, const Window& window, long groups) {
+    const auto& kernel = std::get<0>(window);
+    bool right = groups >= 1 && g.C % groups == 0 && W.size() == kernel.size() + 2 && long(W[0]) % groups == 0 &&
+                 long(W[1]) == g.C / groups && std::equal(kernel.begin(), kernel.end(), W.begin() + 2, [](long k, size_t n) { return k == long(n); });
+    if (!right) throw std::invalid_argument(std::string(what) + ": W (units, channels / groups, *kernel), groups dividing channels and units");
+    return W[0];
+}
+
 // Pooling may count a last, incomplete place: it says how many there are.
 Geometry pooling(const Shape& image, const Window& window, const std::vector<long>& places) {
-    Geometry g = geometry(image, window);
+    Geometry g = geometry(image, window, false);
     need(places.size() == std::get<0>(window).size(), "one number of places for each axis");
     g.out_h = places.size() == 1 ? 1 : places[0];
     g.out_w = places.back();
-    need(g.out_h >= 1 && g.out_w >= 1 && (g.out_h - 1) * g.sh < g.H + g.top && (g.out_w - 1) * g.sw < g.W + g.left,
+    need(g.out_h >= 1 && g.out_w >= 1 && std::max(g.out_h, g.out_w) <= 1L << 30 && (g.out_h - 1) * g.sh < g.H + g.top && (g.out_w - 1) * g.sw < g.W + g.left,
          "a place lies outside the image");
     return g;
 }
@@ -119,6 +133,7 @@ template <class T> void define(nb::module_& m) {
     }, "W"_a.noconvert(), "A_prev"_a.noconvert(), "b"_a.noconvert().none());
     m.def("affine_dW", [](In<T> dZ, In<T> A) {
         need(dZ.ndim() == 2 && A.ndim() == 2 && dZ.shape(1) == A.shape(1), "affine_dW: dZ (n, m) and A_prev (n_prev, m)");
+        need(dZ.shape(1) > 0, "affine_dW: there are no examples to take the mean of");
         auto dW = make<T>({dZ.shape(0), A.shape(0)});
         unlocked([&] { kernels<T>().affine_dW(dZ.shape(0), A.shape(0), dZ.shape(1), dZ.data(), A.data(), dW.data()); });
         return dW;
@@ -131,44 +146,45 @@ template <class T> void define(nb::module_& m) {
         return dA;
     }, "W"_a.noconvert(), "dZ"_a.noconvert());
     m.def("row_sums", [](In<T> A, double divisor) {  // over all axes but the first, as a column
-        need(A.ndim() >= 1 && A.size() > 0, "row_sums: an array that is not empty");
+        need(A.ndim() >= 1 && (A.size() > 0 || A.shape(0) == 0), "row_sums: there are no examples to take the mean of");
         Shape column(A.ndim(), 1);
         column[0] = A.shape(0);
         auto sums = make<T>(column);
-        unlocked([&] { kernels<T>().row_means(A.shape(0), A.size() / A.shape(0), A.data(), T(divisor), sums.data()); });
+        long n = A.shape(0);
+        unlocked([&] { kernels<T>().row_means(n, n ? A.size() / n : 0, A.data(), T(divisor), sums.data()); });
         return sums;
     }, "A"_a.noconvert(), "divisor"_a);
 
     m.def("convolution", [](In<T> W, In<T> A, std::optional<In<T>> b, const Window& window, long groups) {
         Shape image = shape_of(A);
         Geometry g = geometry(image, window);
-        long units = W.shape(0);
-        need(groups >= 1 && g.C % groups == 0 && units % groups == 0, "convolution: groups divide channels and units");
-        need(W.size() == size_t(units * (g.C / groups) * g.kh * g.kw), "convolution: W (units, channels / groups, *kernel)");
+        long units = filters("convolution", g, shape_of(W), window, groups);
         need(!b || b->size() == size_t(units), "convolution: b (units, 1, …)");
         auto Z = make<T>(spatial(g, image.size() - 2, units));
+        if (!Z.size()) return Z;
         unlocked([&] { kernels<T>().convolution(g, units, groups, W.data(), A.data(), b ? b->data() : nullptr, Z.data()); });
         return Z;
     }, "W"_a.noconvert(), "A_prev"_a.noconvert(), "b"_a.noconvert().none(), "window"_a, "groups"_a);
     m.def("convolution_dW", [](In<T> dZ, In<T> A, const Window& window, long groups) {
         Shape image = shape_of(A);
         Geometry g = geometry(image, window);
-        long units = dZ.shape(0);
+        long units = dZ.ndim() ? dZ.shape(0) : 0;
+        need(g.m > 0, "convolution_dW: there are no examples to take the mean of");
         need(groups >= 1 && g.C % groups == 0 && units % groups == 0, "convolution_dW: groups divide channels and units");
         need(shape_of(dZ) == spatial(g, image.size() - 2, units), "convolution_dW: dZ (units, *places, m)");
         Shape shape{size_t(units), size_t(g.C / groups)};
         for (long k : std::get<0>(window)) shape.push_back(k);
         auto dW = make<T>(shape);
+        if (!dW.size()) return dW;
         unlocked([&] { kernels<T>().convolution_dW(g, units, groups, dZ.data(), A.data(), dW.data()); });
         return dW;
     }, "dZ"_a.noconvert(), "A_prev"_a.noconvert(), "window"_a, "groups"_a);
     m.def("convolution_dA", [](In<T> W, In<T> dZ, const Shape& image, const Window& window, long groups) {
         Geometry g = geometry(image, window);
-        long units = W.shape(0);
-        need(groups >= 1 && g.C % groups == 0 && units % groups == 0, "convolution_dA: groups divide channels and units");
+        long units = filters("convolution_dA", g, shape_of(W), window, groups);
         need(shape_of(dZ) == spatial(g, image.size() - 2, units), "convolution_dA: dZ (units, *places, m)");
-        need(W.size() == size_t(units * (g.C / groups) * g.kh * g.kw), "convolution_dA: W (units, channels / groups, *kernel)");
         auto dA = make<T>(image);
+        if (!dA.size()) return dA;
         unlocked([&] { kernels<T>().convolution_dA(g, units, groups, W.data(), dZ.data(), dA.data()); });
         return dA;
     }, "W"_a.noconvert(), "dZ"_a.noconvert(), "shape"_a, "window"_a, "groups"_a);
@@ -207,14 +223,17 @@ template <class T> void define(nb::module_& m) {
     }, "dA"_a.noconvert(), "shape"_a, "window"_a);
 
     m.def("activation", [](int kind, In<T> Z, double constant) {
+        need(kind >= 0 && kind < KINDS, "activation: no kernel has that number");
         auto A = make<T>(shape_of(Z));
         unlocked([&] { kernels<T>().activation(kind, Z.size(), Z.data(), A.data(), T(constant)); });
         return A;
     }, "kind"_a, "Z"_a.noconvert(), "constant"_a);
     m.def("activation_in_place", [](int kind, InOut<T> Z, double constant) {
+        need(kind >= 0 && kind < KINDS, "activation: no kernel has that number");
         unlocked([&] { kernels<T>().activation(kind, Z.size(), Z.data(), Z.data(), T(constant)); });
     }, "kind"_a, "Z"_a.noconvert(), "constant"_a);
     m.def("activation_backward", [](int kind, In<T> dA, In<T> kept, double constant) {
+        need(kind >= 0 && kind < KINDS, "activation_backward: no kernel has that number");
         need(shape_of(dA) == shape_of(kept), "activation_backward: dA and what was kept have one shape");
         auto dZ = make<T>(shape_of(dA));
         unlocked([&] { kernels<T>().activation_backward(kind, dA.size(), dA.data(), kept.data(), dZ.data(), T(constant)); });
@@ -222,7 +241,7 @@ template <class T> void define(nb::module_& m) {
     }, "kind"_a, "dA"_a.noconvert(), "kept"_a.noconvert(), "constant"_a);
 
     m.def("softmax_cross_entropy", [](In<T> Z, In<int64_t> Y, double smoothing) {
-        need(Z.ndim() == 2 && Y.ndim() == 1 && Y.shape(0) == Z.shape(1), "softmax_cross_entropy: Z (n, m) and Y (m,)");
+        need(Z.ndim() == 2 && Y.ndim() == 1 && Y.shape(0) == Z.shape(1) && Z.shape(0) > 0, "softmax_cross_entropy: Z (n, m) and Y (m,)");
         long n = Z.shape(0), m = Z.shape(1);
         for (long i = 0; i < m; ++i) need(Y.data()[i] >= 0 && Y.data()[i] < n, "softmax_cross_entropy: a class index out of range");
         auto losses = make<T>({size_t(m)});
@@ -254,6 +273,7 @@ template <class T> void define(nb::module_& m) {
     }, "dA_hat"_a.noconvert(), "A_hat"_a.noconvert(), "variance"_a.noconvert(), "epsilon"_a);
 
     m.def("dropout", [](uint64_t key, In<T> A_prev, double rate) {
+        need(rate >= 0 && T(rate) < 1, "dropout: a rate in [0, 1)");
         auto A = make<T>(shape_of(A_prev));
         auto D = make<uint8_t>(shape_of(A_prev));
         unlocked([&] { kernels<T>().dropout(A_prev.size(), key, T(rate), A_prev.data(), A.data(), D.data()); });
@@ -261,7 +281,8 @@ template <class T> void define(nb::module_& m) {
     }, "key"_a, "A_prev"_a.noconvert(), "rate"_a);
 
     m.def("update", [](int rule, InOut<T> W, In<T> dW, const std::vector<InOut<T>>& slots, const std::vector<double>& constants) {
-        need(shape_of(W) == shape_of(dW) && slots.size() <= 2 && constants.size() == 6, "update: W and dW of one shape");
+        need(rule >= 0 && rule < RULES && SLOTS[rule] == long(slots.size()), "update: no rule has that number and as many slots");
+        need(shape_of(W) == shape_of(dW) && constants.size() == 6, "update: W and dW of one shape, six constants");
         T* memory[2] = {nullptr, nullptr};
         for (size_t i = 0; i < slots.size(); ++i) {
             need(shape_of(slots[i]) == shape_of(W), "update: slots of W's shape");
@@ -286,6 +307,11 @@ template <class T> void define(nb::module_& m) {
 }  // namespace
 }  // namespace pellucid
 
+// What threadpoolctl calls: see _threadpoolctl in __init__.py.
+#define PELLUCID_SEEN extern "C" __attribute__((visibility("default")))
+PELLUCID_SEEN int pellucid_get_num_threads() { return pellucid::threads(); }
+PELLUCID_SEEN void pellucid_set_num_threads(int n) { pellucid::set_threads(n); }
+
 NB_MODULE(_kernels, m) {
     using namespace pellucid;
     m.doc() = "Kernels of pellucid's native engine; arrays are contiguous, examples last.";
@@ -293,8 +319,9 @@ NB_MODULE(_kernels, m) {
     define<double>(m);
     m.def("instruction_set", [] { return std::string(kernels<float>().name); });
     m.def("threads", &threads);
-    m.def("set_threads", &set_threads, "n"_a);
+    m.def("set_threads", [](int n) { unlocked([=] { set_threads(n); }); }, "n"_a);  // waits for the old workers' end
     m.def("held_bytes", &held);
+    m.def("used_bytes", &used);
     m.def("peak_bytes", &peak);
     m.def("release", &release);
 }

@@ -1,12 +1,12 @@
 #include "pool.h"
 
-#include <pthread.h>
-#include <sched.h>
-
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
+#include <cstdint>
 #include <cstdlib>
+#include <exception>
 #include <fstream>
 #include <memory>
 #include <mutex>
@@ -14,149 +14,233 @@
 #include <thread>
 #include <vector>
 
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#include <signal.h>
+#define PELLUCID_POSIX
+#endif
+#if defined(__linux__)
+#include <sched.h>
+#endif
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
-static inline void relax() { _mm_pause(); }
-#else
-static inline void relax() { std::this_thread::yield(); }
 #endif
 
 namespace pellucid {
 namespace {
 
-constexpr int SPINS = 4000;  // about 50 µs: the next kernel of a training step comes sooner than that
+inline void relax() {
+#if defined(__x86_64__) || defined(__i386__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
 
-struct Pool {
-    std::vector<std::thread> workers;
-    std::mutex busy;                // held by the one caller whose work the pool does
-    std::mutex sleep;
-    std::condition_variable wake;
-    std::atomic<long> generation{0};
-    std::atomic<long> next{0};
-    std::atomic<long> finished{0};
-    std::atomic<int> inside{0};
-    std::atomic<bool> ended{false};
-    long parts = 0;
-    const std::function<void(long)>* work = nullptr;
+using Clock = std::chrono::steady_clock;
+constexpr std::chrono::microseconds PATIENCE(50);  // the next kernel of a training step comes sooner than that
 
-    explicit Pool(int helpers) {
-        for (int i = 0; i < helpers; ++i) workers.emplace_back([this] { serve(); });
+// Whether it came before patience ended.
+template <class F> bool spin(F come) {
+    for (auto end = Clock::now() + PATIENCE; !come();) {
+        for (int i = 0; i < 16 && !come(); ++i) relax();
+        if (Clock::now() > end) return come();
+    }
+    return true;
+}
+
+// For what is certain to come: where there are more threads than cores, the other thread needs this one's core.
+template <class F> void await(F come) {
+    if (!spin(come))
+        while (!come()) std::this_thread::yield();
+}
+
+// Signals are for the interpreter's threads: a worker is born with all of them blocked.
+struct Unsignalled {
+#if defined(PELLUCID_POSIX)
+    sigset_t before;
+    Unsignalled() {
+        sigset_t all;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+    }
+    ~Unsignalled() { pthread_sigmask(SIG_SETMASK, &before, nullptr); }
+#else
+    Unsignalled() {}
+#endif
+};
+
+class Pool {
+  public:
+    const int threads;  // the caller among them
+
+    explicit Pool(int threads) : threads(threads) {
+        Unsignalled now;
+        for (int i = 1; i < threads; ++i) workers.emplace_back([this] { serve(); });
     }
     ~Pool() {
         ended = true;
-        {
-            std::lock_guard<std::mutex> lock(sleep);
-            ++generation;
-        }
+        { std::lock_guard<std::mutex> lock(sleep); }
         wake.notify_all();
         for (auto& worker : workers) worker.join();
     }
+
+    // False when the pool is at another caller's work.
+    bool run(long count, const std::function<void(long)>& f) {
+        if (busy.exchange(true)) return false;
+        await([this] { return inside == 0; });  // no worker still looks at the last work
+        work = &f;
+        parts = count;
+        next = 0;
+        finished = 0;
+        failure = nullptr;
+        failed = false;
+        ++turn;
+        if (sleeping > 0) {
+            { std::lock_guard<std::mutex> lock(sleep); }
+            wake.notify_all();
+        }
+        take();
+        await([this, count] { return finished == count; });
+        ++turn;
+        std::exception_ptr thrown = failure;
+        busy = false;
+        if (thrown) std::rethrow_exception(thrown);
+        return true;
+    }
+
+  private:
+    std::vector<std::thread> workers;
+    std::mutex sleep;
+    std::condition_variable wake;
+    std::atomic<bool> busy{false}, ended{false}, failed{false};
+    std::atomic<int> inside{0}, sleeping{0};
+    // Odd while there is work. A worker counts itself inside before it looks at turn, and the caller makes turn even
+    // before it waits for inside to be 0: one of the two sees the other, so no worker reads work that is being written.
+    std::atomic<long> turn{0};
+    std::atomic<long> next{0}, finished{0};
+    long parts = 0;
+    const std::function<void(long)>* work = nullptr;
+    std::exception_ptr failure;
+
     void take() {
-        for (long part; (part = next.fetch_add(1)) < parts;) {
-            (*work)(part);
-            finished.fetch_add(1);
+        for (long part; (part = next.fetch_add(1)) < parts; ++finished) {
+            try {
+                if (!failed) (*work)(part);
+            } catch (...) {
+                if (!failed.exchange(true)) failure = std::current_exception();
+            }
         }
     }
     void serve() {
         long seen = 0;
-        for (;;) {
-            for (int spin = 0; spin < SPINS && generation.load() == seen; ++spin) relax();
-            if (generation.load() == seen) {
+        auto called = [&] {
+            long now = turn;
+            return ended || (now % 2 && now != seen);
+        };
+        while (!ended) {
+            if (!spin(called)) {
                 std::unique_lock<std::mutex> lock(sleep);
-                wake.wait(lock, [&] { return generation.load() != seen; });
+                ++sleeping;
+                wake.wait(lock, called);
+                --sleeping;
             }
-            inside.fetch_add(1);
-            seen = generation.load();
-            if (ended) return;
-            take();
-            inside.fetch_sub(1);
+            ++inside;
+            long now = turn;
+            if (!ended && now % 2) {
+                seen = now;
+                take();
+            }
+            --inside;
         }
-    }
-    void run(long count, const std::function<void(long)>& f) {
-        while (inside.load() != 0) relax();  // no helper still looks at the last work
-        work = &f;
-        parts = count;
-        finished = 0;
-        next = 0;
-        {
-            std::lock_guard<std::mutex> lock(sleep);
-            ++generation;
-        }
-        wake.notify_all();
-        take();
-        while (finished.load() != count) relax();
     }
 };
 
 std::mutex making;
-Pool* pool = nullptr;
-int wanted = 0;
+auto& pool = *new std::shared_ptr<Pool>;  // never destroyed: threads may compute until the process is gone
+std::atomic<int> wanted{0};
+
+#if defined(__linux__)
+// The processors a control group may keep busy, in both versions of the kernel's files; 0 where there is no limit.
+int quota() {
+    double least = 0;
+    auto limit = [&](double quota, double period) {
+        if (quota > 0 && period > 0 && (least == 0 || quota / period < least)) least = quota / period;
+    };
+    std::ifstream groups("/proc/self/cgroup");
+    for (std::string line; std::getline(groups, line);) {
+        size_t first = line.find(':'), second = line.find(':', first + 1);
+        if (second == std::string::npos) continue;
+        std::string controllers = ":" + line.substr(first + 1, second - first - 1) + ",", path = line.substr(second + 1);
+        bool unified = controllers == ":,";
+        if (!unified && controllers.find(":cpu,") == std::string::npos && controllers.find(",cpu,") == std::string::npos) continue;
+        for (;; path.resize(path.rfind('/'))) {  // a limit of any group above holds too
+            if (path == "/") path.clear();
+            double quota = 0, period = 0;
+            std::string text;
+            if (unified) {
+                std::ifstream file("/sys/fs/cgroup" + path + "/cpu.max");
+                if (file >> text >> period) limit(std::strtod(text.c_str(), nullptr), period);  // "max" reads as 0
+            } else {
+                std::ifstream a("/sys/fs/cgroup/cpu" + path + "/cpu.cfs_quota_us"), b("/sys/fs/cgroup/cpu" + path + "/cpu.cfs_period_us");
+                if (a >> quota && b >> period) limit(quota, period);
+            }
+            if (path.find('/') == std::string::npos) break;
+        }
+    }
+    return least > 0 ? std::max(1, int(least + 0.5)) : 0;
+}
+#endif
 
 int allowed() {
     for (const char* name : {"PELLUCID_NUM_THREADS", "OMP_NUM_THREADS"})
         if (const char* text = std::getenv(name))
-            if (int n = std::atoi(text); n > 0) return n;
+            if (int n = std::atoi(text); n > 0) return std::min(n, 1024);
     int cores = std::max(1u, std::thread::hardware_concurrency());
 #if defined(__linux__)
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) == 0) cores = std::max(1, CPU_COUNT(&set));
-    std::ifstream file("/sys/fs/cgroup/cpu.max");
-    std::string quota;
-    double period = 0;
-    if (file >> quota >> period && quota != "max" && period > 0)
-        cores = std::min(cores, std::max(1, int(std::stod(quota) / period + 0.5)));
+    if (int limit = quota()) cores = std::min(cores, limit);
 #endif
     return cores;
 }
 
+#if defined(PELLUCID_POSIX)
 // In the child of a fork only the forking thread lives: the old pool cannot be joined and is left behind.
-void after_fork() {
-    pool = nullptr;
-    new (&making) std::mutex;
-}
+const int at_fork = pthread_atfork([] { making.lock(); }, [] { making.unlock(); }, [] {
+    new (&pool) std::shared_ptr<Pool>;
+    making.unlock();
+});
+#endif
 
-Pool* ready() {
+std::shared_ptr<Pool> ready() {
+    int n = threads();
     std::lock_guard<std::mutex> lock(making);
-    if (!pool) {
-        static bool registered = false;
-        if (!registered) pthread_atfork(nullptr, nullptr, after_fork);
-        registered = true;
-        if (wanted == 0) wanted = allowed();
-        pool = new Pool(wanted - 1);
-    }
+    if (!pool || pool->threads != n) pool = std::make_shared<Pool>(n);
     return pool;
 }
 
 }  // namespace
 
 int threads() {
-    std::lock_guard<std::mutex> lock(making);
-    if (wanted == 0) wanted = allowed();
-    return wanted;
+    int n = wanted;
+    if (n == 0) {
+        n = allowed();
+        int unset = 0;
+        if (!wanted.compare_exchange_strong(unset, n)) n = unset;
+    }
+    return n;
 }
 
 void set_threads(int n) {
+    wanted = n > 0 ? std::min(n, 1024) : allowed();
+    std::shared_ptr<Pool> old;  // its workers end when the last kernel that runs on it has ended
     std::lock_guard<std::mutex> lock(making);
-    int now = n > 0 ? n : allowed();
-    if (now == wanted) return;
-    wanted = now;
-    if (pool) {
-        pool->busy.lock();
-        pool->busy.unlock();
-        delete pool;
-        pool = nullptr;
-    }
+    old.swap(pool);
 }
 
 void parallel(long parts, const std::function<void(long)>& f) {
-    if (parts > 1 && threads() > 1) {
-        Pool* p = ready();
-        if (p->busy.try_lock()) {
-            p->run(parts, f);
-            p->busy.unlock();
-            return;
-        }
-    }
+    if (parts > 1 && threads() > 1 && ready()->run(parts, f)) return;
     for (long part = 0; part < parts; ++part) f(part);
 }
 

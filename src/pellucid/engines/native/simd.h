@@ -44,6 +44,7 @@ template <class T> inline T sum(V<T> v) {
     return total;
 }
 
+// Where one of the two is nan the second is the answer: the constant comes first, so that a nan of the data stays.
 template <class T> inline V<T> max(V<T> a, V<T> b) { return a > b ? a : b; }
 template <class T> inline V<T> min(V<T> a, V<T> b) { return a < b ? a : b; }
 template <class T> inline V<T> abs(V<T> a) { return a < 0 ? -a : a; }
@@ -55,10 +56,11 @@ template <class T, class Whole, class Rest> inline void sweep(long n, Whole whol
     if (i < n) rest(i, n - i);
 }
 
-// e^x by 2^k e^r with |r| ≤ ln2/2: Taylor's series of e^r, exact to the float's last bit or two.
+// e^x by 2^k e^r with |r| ≤ ln2/2: a polynomial of e^r. Below the smallest normal number the result is 0.
 template <class T> inline V<T> exp(V<T> x);
 template <> inline V<float> exp<float>(V<float> x) {
-    x = min<float>(max<float>(x, splat(-87.33654f)), splat(88.72283f));
+    V<float> given = x;
+    x = min<float>(splat(88.72283f), max<float>(splat(-87.33654f), x));
     V<float> shift = splat(12582912.0f);
     V<float> k = x * 1.44269504088896341f + shift;
     I<float> bits = reinterpret_cast<I<float>&>(k);
@@ -73,8 +75,10 @@ template <> inline V<float> exp<float>(V<float> x) {
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
     I<float> scale = ((bits - 0x4B400000) << 23);
-    I<float> result = reinterpret_cast<I<float>&>(p) + scale;
-    return reinterpret_cast<V<float>&>(result);
+    I<float> sum = reinterpret_cast<I<float>&>(p) + scale;
+    V<float> result = given < -87.33654f ? V<float>{} : reinterpret_cast<V<float>&>(sum);
+    result = given > 88.72283f ? splat(INFINITY) : result;
+    return given == given ? result : given;
 }
 template <> inline V<double> exp<double>(V<double> x) {
     V<double> y;
