@@ -5,7 +5,6 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
-from pellucid.runs import Run
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 
 from pellucid.errors import CheckpointError, DataError, ParameterError, VaultError
 from pellucid.files import locked
+from pellucid.runs import Run
 from pellucid.training.split import Split, TestVault, split_indices
 
 sizes = st.floats(0, 0.45) | st.integers(0, 20)

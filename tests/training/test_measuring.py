@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as sk
 
 import pellucid as pl
-from pellucid.training import loop
+from pellucid.training import measuring
 from pellucid.training.split import split_indices
 
 RNG = np.random.default_rng(0)
@@ -214,7 +214,7 @@ def test_no_metrics_cost_nothing(monkeypatch):
     def refused(*_, **__):
         raise AssertionError("outputs were looked at")
 
-    monkeypatch.setattr(loop, "joined", refused)
+    monkeypatch.setattr(measuring, "joined", refused)
     for metrics in ((), [], {}, {"output": ()}):
         kept = []
 
@@ -250,7 +250,7 @@ def test_layer_statistics_are_the_norms_of_each_update():
 
 def test_layer_statistics_of_gradients_whose_squares_overflow():
     W = {"layer": {"W": np.full((2, 2), 1e30, np.float32)}}
-    assert loop.layer_norms(np, W, W, W)["layer"]["gradient_norm"] == pytest.approx(2e30)
+    assert measuring.layer_norms(np, W, W, W)["layer"]["gradient_norm"] == pytest.approx(2e30)
 
 
 def test_predictions_do_not_depend_on_the_batches():

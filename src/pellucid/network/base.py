@@ -479,13 +479,13 @@ class Network(ABC):
         Returns:
             (m, n[L]), by name for several outputs.
         """
-        from pellucid.training.loop import predict
+        from pellucid.training.measuring import predict
 
         return predict(self, x, batch_size=batch_size)
 
     def evaluate(self, x: Any, y: Any = None, **options: Any) -> dict[str, float]:
-        """Loss and metrics on examples-first data; see `pellucid.training.loop.evaluate`."""
-        from pellucid.training.loop import evaluate
+        """Loss and metrics on examples-first data; see `pellucid.training.measuring.evaluate`."""
+        from pellucid.training.measuring import evaluate
 
         return evaluate(self, x, y, **options)
 

@@ -236,6 +236,18 @@ def consecutive(source: Source, batch_size: int) -> Iterator[Batch]:
         yield source.batch(np.arange(start, min(start + batch_size, len(source))))
 
 
+def whole_number(what: str, value: Any, *, least: int = 1) -> int:
+    """``value`` as a plain whole number from ``least``.
+
+    Raises:
+        ParameterError: it is not one.
+    """
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
+        expected = f"{least}, {least + 1}, …"
+        raise ParameterError(f"{what} must be a whole number", where="fit", expected=expected, got=repr(value))
+    return int(value)
+
+
 def _as_numbers(values: Any, where: str, *, labels: bool = False) -> np.ndarray:
     """``values`` as an array of numbers, not copied where they are one."""
     try:
