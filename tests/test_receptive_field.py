@@ -51,7 +51,7 @@ def slid_layers(draw, channels: int):
     return draw(
         st.sampled_from(
             [
-                pl.Conv2D(4, draw(both), draw(st.sampled_from(["identity", "relu", "maxout(2)"])), **conv),
+                pl.Conv2D(4, draw(both), draw(st.sampled_from(["identity", "relu"])), **conv),
                 pl.Conv2D(4, draw(both), stride=draw(both), connections=connections),
                 pl.ConvTranspose2D(4, draw(both), **conv),
                 pl.AveragePool2D(**pool, padding=draw(st.sampled_from(["valid", "same"]))),
@@ -63,11 +63,52 @@ def slid_layers(draw, channels: int):
                 pl.LocalResponseNorm(draw(small), alpha=0.1),
                 pl.BatchNorm(),
                 pl.PReLU(),
-                pl.Maxout(2),
                 pl.layers.Shortcut2D(channels + 1, draw(small)),
             ]
         )
     )
+
+
+GEOMETRIES = {
+    "strided": pl.Conv2D(4, (2, 3), stride=(3, 2), padding=((1, 0), (2, 1))),
+    "dilated": pl.Conv2D(2, 2, dilation=(2, 3), padding=2),
+    "two groups": pl.Conv2D(4, 2, groups=2),
+    "depthwise": pl.Conv2D(8, 2, "relu", groups=4),
+    "connected by a table": pl.Conv2D(3, 2, connections=[(0, 1), (3,), (0, 2, 3)]),
+    "transposed": pl.ConvTranspose2D(4, 3, stride=2, padding="same", groups=2),
+    "transposed, with gaps": pl.ConvTranspose2D(4, 2, stride=3, dilation=2, padding=1, groups=4),
+    "overlapping pools": pl.AveragePool2D(3, 2, padding="same"),
+    "an incomplete last pool": pl.LpPool2D((2, 3), (3, 2), ceil=True),
+    "subsampled": pl.Subsample2D(2),
+    "padded": pl.ZeroPad2D(((1, 0), (0, 2))),
+    "cropped": pl.Crop2D(((1, 0), (0, 2))),
+    "repeated": pl.Upsample2D((2, 3)),
+    "even neighbourhood": pl.LocalResponseNorm(2, alpha=0.1),
+    "odd neighbourhood": pl.LocalResponseNorm(3, alpha=0.1),
+    "shortcut": pl.layers.Shortcut2D(6, 2),
+    "flattened": pl.Flatten(),
+    "pooled away": pl.GlobalAveragePool(),
+}
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_every_unit_of_every_layer(name):
+    """One example for each unit of the output, each with the gradient of its own unit."""
+    net = pl.Sequential(GEOMETRIES[name], input_shape=(4, 5, 6), dtype="float64", engine="numpy")
+    net.parameters = {
+        layer: {each: np.full(value.shape, 0.5) for each, value in own.items()} for layer, own in net.parameters.items()
+    }
+    shape = net.outputs["output"]
+    units = int(np.prod(shape))
+    X = np.random.default_rng(0).uniform(1, 2, (4, 5, 6, 1)) * np.ones(units)
+    dX, _ = net.backward(net.forward(X)[1], np.eye(units).reshape(*shape, units))
+    for number, unit in enumerate(np.ndindex(shape)):
+        field = receptive_field(net, net.steps[0].label, unit)
+        np.testing.assert_array_equal(field.pixels, dX[..., number] != 0, err_msg=str(unit))
+        assert field.region == hull(field.pixels)
+        if field.region is not None:
+            spans = [stop - first for first, stop in field.region]
+            assert all(span <= size for span, size in zip(spans, field.size, strict=True))
 
 
 def fits(layer, shape):
@@ -223,6 +264,17 @@ def test_a_maximum_sees_its_window_though_one_pixel_gets_the_gradient(pool, rng)
     seen = (dX != 0).any(axis=-1)
     assert not (seen & ~field.pixels).any()  # never a pixel outside, on any of 400 images
     assert hull(seen) == field.region == ((1, 8), (3, 10))  # and on some image each side of it
+
+
+def test_maxout_sees_all_its_pieces(rng):
+    """Each of four groups sees a channel of its own; a unit is the larger of two neighbours."""
+    net = pl.Sequential(pl.Conv2D(4, 2, "maxout(2)", groups=4), input_shape=(4, 5, 6), dtype="float64", engine="numpy")
+    dA = np.zeros((2, 4, 5, 200))
+    dA[1, 2, 3] = 1
+    dX, _ = net.backward(net.forward(rng.normal(size=(4, 5, 6, 200)))[1], dA)
+    seen = (dX != 0).any(axis=-1)
+    np.testing.assert_array_equal(receptive_field(net, "conv2d_1", (1, 2, 3)).pixels, seen)
+    assert list(np.flatnonzero(seen.any(axis=(1, 2)))) == [2, 3]
 
 
 def test_published_numbers():
