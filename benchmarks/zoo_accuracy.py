@@ -19,7 +19,9 @@ GOALS = {"lenet5": ("fashion-mnist", 0.900), "cnn": ("fashion-mnist", 0.920), "l
 def train(net: str, data: str, seed: int, more: list[str]) -> dict:
     """What ``pellucid train`` found out."""
     command = [sys.executable, "-m", "pellucid", "train", data, "--net", net, "--seed", str(seed), *more]
-    done = subprocess.run([*command, "--json", "--no-plot"], stdout=subprocess.PIPE, check=True, text=True)
+    done = subprocess.run([*command, "--json", "--no-plot"], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: {done.stdout}")
     return json.loads(done.stdout)
 
 
