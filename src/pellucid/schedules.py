@@ -50,8 +50,10 @@ def check_numbers(thing: Any) -> None:
         ParameterError: a field that is no finite number, or lies outside its interval.
     """
     for each in fields(thing):
+        if "interval" not in each.metadata:
+            continue
         value = getattr(thing, each.name)
-        if "interval" not in each.metadata or (value is None and each.default is None):
+        if value is None and each.default is None:
             continue
         interval, whole = each.metadata["interval"], each.metadata["whole"]
         kind: Any = Integral if whole else Real

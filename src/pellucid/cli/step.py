@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> Answer:
         raise DataError("there are no targets, and an iteration needs them", where=rows.dataset.name)
     X, Y = (np.moveaxis(each, 0, -1) if each.ndim > 1 else each for each in (x, y))
     # statistics of a batch of one are the example itself: the running ones are what says something
-    alone = len(chosen) == 1 and any(getattr(layer, "needs_batch", False) for layer in net.names)
+    alone = len(chosen) == 1 and any(layer.needs_batch for layer in net.names)
     done = trace(net, X, Y, train=not alone)
     update = done.update(args.optimizer or optimizer)
     shown = {"precision": args.precision, "max_items": args.max_items}

@@ -68,6 +68,11 @@ class Activation(Layer):
         name = self.registered_name
         return {"A": f"{name}(A_prev)", "dA_prev": f"dA * {name}'(A_prev)"}
 
+    def equations_of_Z(self) -> dict[str, str]:
+        """`equations` as those of another layer's activation, whose input is Z."""
+        of_Z = {name: formula.replace("A_prev", "Z") for name, formula in self.equations().items()}
+        return {"dZ": of_Z.pop("dA_prev"), **of_Z}
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Identity(Activation, names=("identity", "linear")):

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from pellucid import initializers
+from pellucid import initializers, regularizers
 from pellucid.engines.base import Array, Ops
 from pellucid.errors import EngineError, ParameterError, ShapeError
 from pellucid.registry import Registry, config
@@ -78,6 +78,7 @@ class Layer:
     name: str | None = field(default=None, kw_only=True)
 
     several_inputs: ClassVar[bool] = False
+    needs_batch: ClassVar[bool] = False  # a batch of one example says nothing in training
     regularized: ClassVar[tuple[str, ...]] = ()  # the parameters that a regularizer applies to
     registered_name: ClassVar[str] = ""
 
@@ -374,6 +375,18 @@ def positive_integer(value: Any, what: str, layer: Layer) -> None:
 def set_field(layer: Layer, name: str, value: Any) -> None:
     """Set a field of a frozen layer while it is being made."""
     object.__setattr__(layer, name, value)
+
+
+def find_rules(layer: Layer) -> None:
+    """Put objects in the place of the names of a layer's initializers and regularizer; None stays None.
+
+    Raises:
+        ParameterError: nobody knows a name.
+    """
+    rules = {"initializer": initializers, "bias_initializer": initializers, "regularizer": regularizers}
+    for name, known in rules.items():
+        if getattr(layer, name, None) is not None:
+            set_field(layer, name, known.get(getattr(layer, name), where=type(layer).__name__))
 
 
 def snake_case(name: str) -> str:

@@ -8,13 +8,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from pellucid import initializers, regularizers
 from pellucid.engines.base import Array, Window
 from pellucid.errors import ParameterError, ShapeError
 from pellucid.layers.activations import activations
-from pellucid.layers.base import PREDICT, Layer, Shape, positive_integer, set_field
-from pellucid.layers.dense import fitting_initializer
+from pellucid.layers.base import PREDICT, Layer, Params, Shape, find_rules, positive_integer, set_field
+from pellucid.layers.dense import start
 from pellucid.layers.windows import (
+    Pads,
     check_channels,
     check_spatial,
     checked_padding,
@@ -40,6 +40,10 @@ class _Convolution(Layer):
     bias_initializer: Any = field(default="zeros", kw_only=True)
     regularizer: Any = field(default=None, kw_only=True)
 
+    _stride: Shape = field(init=False)  # one for each axis, as are the others; the fields above stay as they were given
+    _dilation: Shape = field(init=False)
+    _padding: str | Pads = field(init=False)
+
     axes: ClassVar[int]
     regularized: ClassVar[tuple[str, ...]] = ("W",)
 
@@ -53,13 +57,12 @@ class _Convolution(Layer):
         where = type(self).__name__
         positive_integer(self.units, "units", self)
         positive_integer(self.groups, "groups", self)
-        for what in ("kernel", "stride", "dilation"):
-            set_field(self, what, per_axis(getattr(self, what), self.axes, what, where))
-        set_field(self, "padding", checked_padding(self.padding, self.axes, where))
+        set_field(self, "kernel", per_axis(self.kernel, self.axes, "kernel", where))
+        set_field(self, "_stride", per_axis(self.stride, self.axes, "stride", where))
+        set_field(self, "_dilation", per_axis(self.dilation, self.axes, "dilation", where))
+        set_field(self, "_padding", checked_padding(self.padding, self.axes, where))
         set_field(self, "activation", activations.get(self.activation, where=where))
-        set_field(self, "initializer", self.initializer and initializers.get(self.initializer, where=where))
-        set_field(self, "bias_initializer", initializers.get(self.bias_initializer, where=where))
-        set_field(self, "regularizer", self.regularizer and regularizers.get(self.regularizer, where=where))
+        find_rules(self)
         if self.units % self.groups:
             raise ParameterError(
                 "the units do not divide into groups",
@@ -77,15 +80,9 @@ class _Convolution(Layer):
                 got=input_shape,
             )
 
-    def _start(self, rng: np.random.Generator, shape: Shape, fan_in: int, fan_out: int, maps: Shape, dtype: Any) -> Any:
-        """W of ``shape``, b for the units, and the activation's own parameters."""
-        fans = {"fan_in": fan_in, "fan_out": fan_out, "dtype": dtype}
-        start = self.initializer or initializers.get(fitting_initializer(self.activation))
-        params = {"W": start(rng, shape, **fans)}
-        if self.use_bias:
-            params["b"] = self.bias_initializer(rng, (self.units, *(1,) * (self.axes + 1)), **fans)
-        g = self.activation.init(rng, (self.units, *maps), dtype)
-        return {**params, "g": g} if g else params
+    def _start(self, rng: np.random.Generator, W: Shape, fan_in: int, fan_out: int, maps: Shape, dtype: Any) -> Params:
+        b, Z = (self.units, *(1,) * (self.axes + 1)), (self.units, *maps)
+        return start(self, rng, W=W, b=b, Z=Z, fan_in=fan_in, fan_out=fan_out, dtype=dtype)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -136,8 +133,8 @@ class Conv2D(_Convolution):
 
     def window(self, input_shape: Shape) -> Window:
         """Kernel, stride, padding and dilation as numbers for an input of this shape."""
-        pads = pads_for(self.padding, input_shape[1:], self.kernel, self.stride, self.dilation)
-        return Window(self.kernel, self.stride, pads, self.dilation)
+        pads = pads_for(self._padding, input_shape[1:], self.kernel, self._stride, self._dilation)
+        return Window(self.kernel, self._stride, pads, self._dilation)
 
     def output_shape(self, input_shape):
         self._check_groups(input_shape)
@@ -208,14 +205,13 @@ class Conv2D(_Convolution):
         return rows
 
     def equations(self, *, train=True):
-        of_Z = {name: formula.replace("A_prev", "Z") for name, formula in self.activation.equations().items()}
+        with_bias = {"db": "(1/m) Σ_positions,columns dZ[o]"} if self.use_bias else {}
         return {
             "Z": "Σ_c W[o, c] ⋆ A_prev[c] + b[o]" if self.use_bias else "Σ_c W[o, c] ⋆ A_prev[c]",
-            "dZ": of_Z.pop("dA_prev"),
             "dW": "(1/m) Σ_columns dZ[o] ⋆ A_prev[c]",
-            "db": "(1/m) Σ_positions,columns dZ[o]",
+            **with_bias,
             "dA_prev": "Σ_o W[o, c] * dZ[o], true convolution",
-            **of_Z,
+            **self.activation.equations_of_Z(),
         }
 
     def intermediates(self, ops, params, cache, dA):
@@ -272,17 +268,17 @@ class ConvTranspose2D(_Convolution):
         """The result's spatial shape, and the window of the convolution that this is the transpose of."""
         full = [
             (n - 1) * s + d * (k - 1) + 1
-            for n, s, d, k in zip(input_shape[1:], self.stride, self.dilation, self.kernel, strict=True)
+            for n, s, d, k in zip(input_shape[1:], self._stride, self._dilation, self.kernel, strict=True)
         ]
-        if self.padding == "same":
-            over = [max(n - size * s, 0) for n, size, s in zip(full, input_shape[1:], self.stride, strict=True)]
+        if self._padding == "same":
+            over = [max(n - size * s, 0) for n, size, s in zip(full, input_shape[1:], self._stride, strict=True)]
             pads = tuple((n // 2, n - n // 2) for n in over)
         else:
-            pads = pads_for(self.padding, input_shape[1:], self.kernel, self.stride, self.dilation)
+            pads = pads_for(self._padding, input_shape[1:], self.kernel, self._stride, self._dilation)
         shape = tuple(n - sum(pad) for n, pad in zip(full, pads, strict=True))
         if min(shape) < 1:
             raise ShapeError("the padding cuts everything off", expected="1 pixel or more", got=shape)
-        return shape, Window(self.kernel, self.stride, pads, self.dilation)
+        return shape, Window(self.kernel, self._stride, pads, self._dilation)
 
     def output_shape(self, input_shape):
         self._check_groups(input_shape)
@@ -318,14 +314,13 @@ class ConvTranspose2D(_Convolution):
         return (self.units, *self._result(A_prev.shape[:-1])[0], A_prev.shape[-1])
 
     def equations(self, *, train=True):
-        of_Z = {name: formula.replace("A_prev", "Z") for name, formula in self.activation.equations().items()}
+        with_bias = {"db": "(1/m) Σ_positions,columns dZ[o]"} if self.use_bias else {}
         return {
             "Z": "Σ_c W[c, o] * A_prev[c] + b[o]" if self.use_bias else "Σ_c W[c, o] * A_prev[c]",
-            "dZ": of_Z.pop("dA_prev"),
             "dW": "(1/m) Σ_columns A_prev[c] ⋆ dZ[o]",
-            "db": "(1/m) Σ_positions,columns dZ[o]",
+            **with_bias,
             "dA_prev": "Σ_o W[c, o] ⋆ dZ[o]",
-            **of_Z,
+            **self.activation.equations_of_Z(),
         }
 
     def multiply_adds(self, input_shape):

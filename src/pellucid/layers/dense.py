@@ -8,10 +8,20 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from pellucid import initializers, regularizers
+from pellucid import initializers
 from pellucid.engines.base import Array
 from pellucid.layers.activations import Activation, activations
-from pellucid.layers.base import PREDICT, Layer, check_width, positive_integer, set_field, vector_length
+from pellucid.layers.base import (
+    PREDICT,
+    Layer,
+    Params,
+    Shape,
+    check_width,
+    find_rules,
+    positive_integer,
+    set_field,
+    vector_length,
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -52,11 +62,8 @@ class Dense(Layer):
 
     def __post_init__(self):
         positive_integer(self.units, "units", self)
-        g = activations.get(self.activation, where="Dense")
-        set_field(self, "activation", g)
-        set_field(self, "initializer", self.initializer and initializers.get(self.initializer, where="Dense"))
-        set_field(self, "bias_initializer", initializers.get(self.bias_initializer, where="Dense"))
-        set_field(self, "regularizer", self.regularizer and regularizers.get(self.regularizer, where="Dense"))
+        set_field(self, "activation", activations.get(self.activation, where="Dense"))
+        find_rules(self)
 
     def output_shape(self, input_shape):
         vector_length(input_shape, self)
@@ -65,12 +72,7 @@ class Dense(Layer):
     def init(self, rng, input_shape, dtype=np.float32):
         n, n_prev = self.units, input_shape[0]
         fans = {"fan_in": n_prev, "fan_out": n, "dtype": dtype}
-        start = self.initializer or initializers.get(fitting_initializer(self.activation))
-        params = {"W": start(rng, (n, n_prev), **fans)}
-        if self.use_bias:
-            params["b"] = self.bias_initializer(rng, (n, 1), **fans)
-        g = self.activation.init(rng, (n,), dtype)
-        return {**params, "g": g} if g else params
+        return start(self, rng, W=(n, n_prev), b=(n, 1), Z=(n,), **fans)
 
     def forward(self, ops, params, A_prev, *, mode=PREDICT):
         W, b = params["W"], params.get("b")
@@ -91,14 +93,13 @@ class Dense(Layer):
         return dA_prev, {**grads, "g": dg} if dg else grads
 
     def equations(self, *, train=True):
-        of_Z = {name: formula.replace("A_prev", "Z") for name, formula in self.activation.equations().items()}
+        with_bias = {"db": "(1/m) Σ_columns dZ"} if self.use_bias else {}
         return {
             "Z": "W A_prev + b" if self.use_bias else "W A_prev",
-            "dZ": of_Z.pop("dA_prev"),
             "dW": "(1/m) dZ A_prevᵀ",
-            "db": "(1/m) Σ_columns dZ",
+            **with_bias,
             "dA_prev": "Wᵀ dZ",
-            **of_Z,
+            **self.activation.equations_of_Z(),
         }
 
     def intermediates(self, ops, params, cache, dA):
@@ -108,6 +109,19 @@ class Dense(Layer):
 
     def multiply_adds(self, input_shape):
         return self.units * math.prod(input_shape)
+
+
+def start(
+    layer: Any, rng: np.random.Generator, *, W: Shape, b: Shape, Z: Shape, fan_in: int, fan_out: int, dtype: Any
+) -> Params:
+    """The parameters of an affine layer or a convolution, from the shapes of W and b, and of Z for the activation's."""
+    fans = {"fan_in": fan_in, "fan_out": fan_out, "dtype": dtype}
+    initializer = layer.initializer or initializers.get(fitting_initializer(layer.activation))
+    params = {"W": initializer(rng, W, **fans)}
+    if layer.use_bias:
+        params["b"] = layer.bias_initializer(rng, b, **fans)
+    g = layer.activation.init(rng, Z, dtype)
+    return {**params, "g": g} if g else params
 
 
 def fitting_initializer(g: Activation) -> str:

@@ -7,10 +7,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from pellucid import initializers, regularizers
 from pellucid.engines.base import Array
 from pellucid.errors import DataError
-from pellucid.layers.base import PREDICT, Layer, positive_integer, set_field, vector_length
+from pellucid.layers.base import PREDICT, Layer, find_rules, positive_integer, vector_length
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -49,8 +48,7 @@ class Embedding(Layer):
     def __post_init__(self):
         positive_integer(self.levels, "levels", self)
         positive_integer(self.units, "units", self)
-        set_field(self, "initializer", initializers.get(self.initializer, where="Embedding"))
-        set_field(self, "regularizer", self.regularizer and regularizers.get(self.regularizer, where="Embedding"))
+        find_rules(self)
 
     def output_shape(self, input_shape):
         return (vector_length(input_shape, self), self.units)

@@ -8,11 +8,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from pellucid import initializers, regularizers
 from pellucid.engines.base import Array, Window
 from pellucid.errors import ParameterError
-from pellucid.layers.base import PREDICT, Layer, Shape, set_field
-from pellucid.layers.windows import check_channels, check_spatial, checked_padding, pads_for, per_axis, slid
+from pellucid.layers.base import PREDICT, Layer, Shape, find_rules, set_field
+from pellucid.layers.windows import Pads, check_channels, check_spatial, checked_padding, pads_for, per_axis, slid
 from pellucid.schedules import number
 
 
@@ -20,22 +19,26 @@ from pellucid.schedules import number
 class _Pooling(Layer):
     """What the pooling layers share: their arguments, checked, and their geometry."""
 
-    size: Any = 2
+    size: Any
     stride: Any = None
     padding: Any = field(default="valid", kw_only=True)
     ceil: bool = field(default=False, kw_only=True)
+
+    _size: Shape = field(init=False)  # one for each axis, as are the others; the fields above stay as they were given
+    _stride: Shape = field(init=False)
+    _padding: str | Pads = field(init=False)
 
     axes: ClassVar[int] = 2
 
     def __post_init__(self):
         super().__post_init__()
         where = type(self).__name__
-        set_field(self, "size", per_axis(self.size, self.axes, "size", where))
+        set_field(self, "_size", per_axis(self.size, self.axes, "size", where))
         stride = self.size if self.stride is None else self.stride
-        set_field(self, "stride", per_axis(stride, self.axes, "stride", where))
-        set_field(self, "padding", checked_padding(self.padding, self.axes, where))
-        if isinstance(self.padding, tuple):
-            for pads, k in zip(self.padding, self.size, strict=True):
+        set_field(self, "_stride", per_axis(stride, self.axes, "stride", where))
+        set_field(self, "_padding", checked_padding(self.padding, self.axes, where))
+        if isinstance(self._padding, tuple):
+            for pads, k in zip(self._padding, self._size, strict=True):
                 if max(pads) >= k:
                     raise ParameterError(
                         "a window would see padding alone", where=where, expected=f"padding < {k}", got=pads
@@ -44,8 +47,8 @@ class _Pooling(Layer):
     def window(self, input_shape: Shape) -> Window:
         """Size, stride and padding as numbers for an input of this shape."""
         ones = (1,) * self.axes
-        pads = pads_for(self.padding, input_shape[1:], self.size, self.stride, ones)
-        return Window(self.size, self.stride, pads, ones)
+        pads = pads_for(self._padding, input_shape[1:], self._size, self._stride, ones)
+        return Window(self._size, self._stride, pads, ones)
 
     def places(self, input_shape: Shape) -> Shape:
         """How many windows there are along each axis."""
@@ -62,7 +65,7 @@ class _Pooling(Layer):
         return (input_shape[0], *self.places(input_shape))
 
     def multiply_adds(self, input_shape):
-        return input_shape[0] * math.prod(self.places(input_shape)) * math.prod(self.size)
+        return input_shape[0] * math.prod(self.places(input_shape)) * math.prod(self._size)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -367,12 +370,10 @@ class Subsample2D(_Pooling):
 
     def __post_init__(self):
         super().__post_init__()
-        for what in ("initializer", "bias_initializer"):
-            set_field(self, what, initializers.get(getattr(self, what), where="Subsample2D"))
-        set_field(self, "regularizer", self.regularizer and regularizers.get(self.regularizer, where="Subsample2D"))
+        find_rules(self)
 
     def init(self, rng, input_shape, dtype=np.float32):
-        fans = {"fan_in": math.prod(self.size), "fan_out": 1, "dtype": dtype}
+        fans = {"fan_in": math.prod(self._size), "fan_out": 1, "dtype": dtype}
         column = (input_shape[0], 1, 1, 1)
         return {"w": self.initializer(rng, column, **fans), "b": self.bias_initializer(rng, column, **fans)}
 

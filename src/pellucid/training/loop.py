@@ -588,7 +588,7 @@ def _check_several_classes(source: Source) -> None:
 def _check_batches(net: Network, m: int, batch_size: int) -> None:
     smallest = m % batch_size or min(batch_size, m)
     for layer, name in net.names.items():
-        if getattr(layer, "needs_batch", False) and smallest == 1 and net.input_shapes[layer][1:] == ():
+        if layer.needs_batch and smallest == 1 and net.input_shapes[layer][1:] == ():
             raise ParameterError(
                 f"{name} normalises over the batch, and a batch would hold a single example",
                 where="fit",
