@@ -367,6 +367,10 @@ def test_a_unit_that_sees_nothing():
     assert not field.pixels.any()
     assert "sees nothing" in str(field)
     assert receptive_field(net, "conv_transpose2d_1", (0, 3, 6)).region == ((1, 2), (2, 3))
+    # cut down to what lies between the places that see anything, no unit sees anything
+    cut = pl.Sequential(*net.layers, pl.Crop2D(((1, 8), (1, 8))), input_shape=(1, 4, 4))
+    assert receptive_field(cut, "crop2d_1").size == (0, 0)
+    assert receptive_field(cut, "crop2d_1", (0, 0, 0)).region is None
 
 
 def two_images():

@@ -40,7 +40,7 @@ from pellucid.layers.rescale import Rescale
 from pellucid.layers.shape import Flatten, Reshape, Split, joined_axis
 from pellucid.layers.shortcut import Shortcut2D
 from pellucid.layers.spatial import Crop2D, Upsample2D, ZeroPad2D
-from pellucid.layers.windows import slid
+from pellucid.layers.windows import Pads, checked_padding, per_axis, slid
 from pellucid.network.base import Network, Step
 
 Number = int | float
@@ -128,7 +128,7 @@ def receptive_field(
         label,
         image,
         net.inputs[image],
-        size=tuple(max(0, int((span.last - span.first).max()) + 1) for span in spans),
+        size=tuple(int(max(0.0, (span.last - span.first).max() + 1)) for span in spans),
         jump=tuple(None if span.jump is None else _plain(span.jump) for span in spans),
         centre=tuple(float(span.centre) for span in spans),
     )
@@ -461,17 +461,18 @@ def _(layer: _Pooling, shape):
 
 @reads.register
 def _(layer: Upsample2D, shape):
-    return (Spreads(shape, Window(layer.scale, layer.scale, ((0, 0), (0, 0)), (1, 1))),)
+    scale = per_axis(layer.scale, 2, "scale", "Upsample2D")
+    return (Spreads(shape, Window(scale, scale, ((0, 0), (0, 0)), (1, 1))),)
 
 
 @reads.register
 def _(layer: ZeroPad2D, shape):
-    return (Slides(shape, Window((1, 1), (1, 1), layer.padding, (1, 1))),)
+    return (Slides(shape, Window((1, 1), (1, 1), _sides_of(layer.padding, "ZeroPad2D"), (1, 1))),)
 
 
 @reads.register
 def _(layer: Crop2D, shape):
-    cut = tuple((-before, -after) for before, after in layer.border)
+    cut = tuple((-before, -after) for before, after in _sides_of(layer.border, "Crop2D"))
     return (Slides(shape, Window((1, 1), (1, 1), cut, (1, 1))),)
 
 
@@ -493,6 +494,12 @@ def _(layer, shape):
 
 def _grouped(units: int, channels: int, groups: int) -> np.ndarray:
     return np.kron(np.eye(groups), np.ones((units // groups, channels // groups))) > 0
+
+
+def _sides_of(padding: Any, where: str) -> Pads:
+    sides = checked_padding(padding, 2, where)
+    assert not isinstance(sides, str)
+    return sides
 
 
 def _numbers(window: Window) -> tuple[Any, ...]:
