@@ -9,10 +9,12 @@ namespace {
 constexpr int ROWS = REGISTERS == 32 ? 6 : 4;   // of a register tile
 constexpr int VECTORS = REGISTERS == 32 ? 4 : 2;  // across a register tile
 
-// A tile of R rows and N vectors: C = scale (A B + bias). Rows of B start at B + offset[k].
+constexpr long DEPTH = 384;  // rows of B that are used by all rows of A before the next: they stay in the cache
+
+// A tile of R rows and N vectors: C = scale (A B + bias), or C += scale A B. Rows of B start at B + offset[k].
 template <class T, int R, int N>
 inline void tile(long K, const T* A, long a_row, long a_col, const T* B, const long* offset, T* C, long c_row,
-                 const T* bias, T scale) {
+                 const T* bias, T scale, bool add) {
     constexpr int L = LANES<T>;
     V<T> c[R][N];
 #pragma GCC unroll 8
@@ -35,52 +37,94 @@ inline void tile(long K, const T* A, long a_row, long a_col, const T* B, const l
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i)
 #pragma GCC unroll 8
-        for (int j = 0; j < N; ++j) store(C + i * c_row + j * L, c[i][j] * scale);
+        for (int j = 0; j < N; ++j) {
+            T* to = C + i * c_row + j * L;
+            store(to, add ? load(to) + c[i][j] * scale : c[i][j] * scale);
+        }
 }
 
 template <class T, int N>
 inline void tile_rows(int rows, long K, const T* A, long a_row, long a_col, const T* B, const long* offset, T* C,
-                      long c_row, const T* bias, T scale) {
+                      long c_row, const T* bias, T scale, bool add) {
     switch (rows) {
-        case 1: return tile<T, 1, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale);
-        case 2: return tile<T, 2, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale);
-        case 3: return tile<T, 3, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale);
-        case 4: return tile<T, 4, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale);
-        case 5: return tile<T, 5, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale);
-        default: return tile<T, ROWS < 6 ? 5 : 6, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale);
+        case 1: return tile<T, 1, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale, add);
+        case 2: return tile<T, 2, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale, add);
+        case 3: return tile<T, 3, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale, add);
+        case 4: return tile<T, 4, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale, add);
+        case 5: return tile<T, 5, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale, add);
+        default: return tile<T, ROWS < 6 ? 5 : 6, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale, add);
     }
 }
 
-// M rows of C over `columns` contiguous columns, at least one vector of them. The last tile is moved back to end where
-// the columns end: what it overlaps is computed twice, and nothing is masked.
+// Rows begin … end - 1 of B, and columns of A.
+struct Span {
+    long begin, end;
+};
+
+// C = scale (A B + bias), M rows over `columns` contiguous columns, at least one vector of them, summed over the spans;
+// C += … where `add` says so, and then columns are whole vectors. The last tile is moved back to end where the columns
+// end: what it overlaps is computed twice, and nothing is masked. `pack` copies the rows of B beside each other first,
+// which pays where they lie far apart and many rows of A use them.
 template <class T>
-inline void block(long M, long columns, long K, const T* A, long a_row, long a_col, const T* B, const long* offset, T* C,
-                  long c_row, const T* bias, T scale) {
-    constexpr int L = LANES<T>;
-    auto strip = [&](long start, int vectors) {
+void block(long M, long columns, const Span* spans, long count, const T* A, long a_row, long a_col, const T* B,
+           const long* offset, T* C, long c_row, const T* bias, T scale, bool add = false, bool pack = false) {
+    constexpr long L = LANES<T>, WIDTH = VECTORS * L;
+    alignas(64) thread_local T packed[DEPTH * WIDTH];
+    auto panel = [&](long start, long vectors, long k, long end, bool first) {
+        const T* rows = B + start;
+        long turned[DEPTH];
+        const long* place = offset + k;
+        if (pack) {
+            for (long r = 0; r < end - k; ++r) {
+                const T* from = B + start + offset[k + r];
+                T* to = packed + r * WIDTH;
+                turned[r] = r * WIDTH;
+                for (long v = 0; v < vectors; ++v) store(to + v * L, load(from + v * L));
+            }
+            rows = packed, place = turned;
+        }
+        bool more = add || !first;
         for (long i = 0; i < M; i += ROWS) {
-            int rows = M - i < ROWS ? int(M - i) : ROWS;
-            const T* a = A + i * a_row;
-            const T* b = bias ? bias + i : nullptr;
+            int high = M - i < ROWS ? int(M - i) : ROWS;
+            const T* a = A + i * a_row + k * a_col;
+            const T* b = bias && first ? bias + i : nullptr;
             T* c = C + i * c_row + start;
             switch (vectors) {
-                case 1: tile_rows<T, 1>(rows, K, a, a_row, a_col, B + start, offset, c, c_row, b, scale); break;
-                case 2: tile_rows<T, 2>(rows, K, a, a_row, a_col, B + start, offset, c, c_row, b, scale); break;
+                case 1: tile_rows<T, 1>(high, end - k, a, a_row, a_col, rows, place, c, c_row, b, scale, more); break;
+                case 2: tile_rows<T, 2>(high, end - k, a, a_row, a_col, rows, place, c, c_row, b, scale, more); break;
 #if defined(__AVX512F__)
-                case 3: tile_rows<T, 3>(rows, K, a, a_row, a_col, B + start, offset, c, c_row, b, scale); break;
-                default: tile_rows<T, 4>(rows, K, a, a_row, a_col, B + start, offset, c, c_row, b, scale); break;
+                case 3: tile_rows<T, 3>(high, end - k, a, a_row, a_col, rows, place, c, c_row, b, scale, more); break;
+                default: tile_rows<T, 4>(high, end - k, a, a_row, a_col, rows, place, c, c_row, b, scale, more); break;
 #endif
             }
         }
     };
+    auto strip = [&](long start, long vectors) {
+        bool first = true;
+        for (long s = 0; s < count; ++s) {
+            // Spans longer than DEPTH are cut into equal parts.
+            long length = spans[s].end - spans[s].begin, parts = (length + DEPTH - 1) / DEPTH;
+            for (long part = 0; part < parts; ++part, first = false)
+                panel(start, vectors, spans[s].begin + length * part / parts, spans[s].begin + length * (part + 1) / parts,
+                      first);
+        }
+        if (first) panel(start, vectors, 0, 0, true);
+    };
     long done = 0;
-    for (; done + VECTORS * L <= columns; done += VECTORS * L) strip(done, VECTORS);
+    for (; done + WIDTH <= columns; done += WIDTH) strip(done, VECTORS);
     long left = columns - done;
     if (left >= L) {
-        strip(done, int(left / L));
+        strip(done, left / L);
         done += left / L * L;
     }
     if (done < columns) strip(columns - L, 1);
+}
+
+template <class T>
+void block(long M, long columns, long K, const T* A, long a_row, long a_col, const T* B, const long* offset, T* C,
+           long c_row, const T* bias, T scale) {
+    Span all{0, K};
+    block<T>(M, columns, &all, 1, A, a_row, a_col, B, offset, C, c_row, bias, scale);
 }
 
 }  // namespace

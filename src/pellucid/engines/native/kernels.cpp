@@ -173,56 +173,93 @@ template <class T> void row_means(long rows, long columns, const T* A, T divisor
 
 // --- convolution --------------------------------------------------------------------------------------------------
 
-// The image with its padding, in scratch memory; the image itself where there is none.
-template <class T, int WHICH> const T* padded(const Geometry& g, const T* A, T value) {
-    if (!(g.top | g.bottom | g.left | g.right)) return A;
-    long H = g.H + g.top + g.bottom, W = (g.W + g.left + g.right) * g.m, row = g.W * g.m;
-    T* P = scratch<T, WHICH>(size_t(g.C) * H * W);
-    split(g.C, 1.0 * g.C * H * W, 1, [=](long begin, long end) {
-        for (long c = begin; c < end; ++c) {
-            T* plane = P + c * H * W;
-            std::fill(plane, plane + g.top * W, value);
-            for (long y = 0; y < g.H; ++y) {
-                T* to = plane + (g.top + y) * W;
-                std::fill(to, to + g.left * g.m, value);
-                std::memcpy(to + g.left * g.m, A + (c * g.H + y) * row, row * sizeof(T));
-                std::fill(to + g.left * g.m + row, to + W, value);
-            }
-            std::fill(plane + (g.top + g.H) * W, plane + H * W, value);
+// The image with zeros left and right, in scratch memory; the image itself where there are none.
+template <class T> const T* padded(Geometry& g, const T* A) {
+    if (!(g.left | g.right)) return A;
+    long W = (g.left + g.W + g.right) * g.m, row = g.W * g.m, left = g.left * g.m;
+    T* P = scratch<T, 1>(size_t(g.C) * g.H * W);
+    split(g.C * g.H, 1.0 * g.C * g.H * W, 1, [=](long begin, long end) {
+        for (long y = begin; y < end; ++y) {
+            T* to = P + y * W;
+            std::fill(to, to + left, T(0));
+            std::memcpy(to + left, A + y * row, row * sizeof(T));
+            std::fill(to + left + row, to + W, T(0));
         }
     });
+    g.W += g.left + g.right;
+    g.left = g.right = 0;
     return P;
 }
 
-// Where each tap of each channel lies, from the window's first pixel.
-inline void tap_offsets(const Geometry& g, long channels, long* offset) {
-    long H = g.H + g.top + g.bottom, W = (g.W + g.left + g.right) * g.m;
-    for (long c = 0; c < channels; ++c)
-        for (long i = 0; i < g.kh; ++i)
-            for (long j = 0; j < g.kw; ++j) *offset++ = (c * H + i * g.dh) * W + j * g.dw * g.m;
+// Which taps of a kernel lie on the image, for a window whose first tap lies at `at`.
+inline Span seen(long at, long taps, long dilation, long size) {
+    long begin = at < 0 ? (-at + dilation - 1) / dilation : 0;
+    long end = size > at ? std::min(taps, (size - at + dilation - 1) / dilation) : 0;
+    return {begin, std::max(begin, end)};
 }
 
-// Z = W ⋆ P + b for a padded image P. With stride 1 a row of places and its examples are one contiguous axis.
+// W (units, channels, taps) as (units, taps, channels).
+template <class T> const T* channels_last(long units, long channels, long taps, const T* W) {
+    if (channels == 1 || taps == 1) return W;
+    T* turned = scratch<T, 4>(size_t(units) * channels * taps);
+    split(units, 2.0 * units * channels * taps, 1, [=](long begin, long end) {
+        for (long o = begin; o < end; ++o)
+            for (long t = 0; t < taps; ++t)
+                for (long c = 0; c < channels; ++c) turned[(o * taps + t) * channels + c] = W[(o * channels + c) * taps + t];
+    });
+    return turned;
+}
+
+// Z = W ⋆ A + b for W (units, taps, channels). Taps that lie on padding are left out. With stride 1 the places that see
+// all taps of a row, and their examples, are one contiguous axis; with padding the others stand alone.
 template <class T>
-void convolve(const Geometry& g, long units, long groups, const T* W, const T* P, const T* b, T* Z) {
+void convolve(const Geometry& g, long units, long groups, const T* W, const T* A, const T* b, T* Z) {
     long channels = g.C / groups, own = units / groups, K = channels * g.kh * g.kw;
-    long H = g.H + g.top + g.bottom, row = (g.W + g.left + g.right) * g.m;
+    long row = g.W * g.m, plane = g.out_h * g.out_w * g.m;
     std::vector<long> offsets(K);
-    tap_offsets(g, channels, offsets.data());
+    for (long i = 0, k = 0; i < g.kh; ++i)
+        for (long j = 0; j < g.kw; ++j)
+            for (long c = 0; c < channels; ++c) offsets[k++] = (c * g.H + i * g.dh) * row + j * g.dw * g.m;
     const long* offset = offsets.data();
-    long plane = g.out_h * g.out_w * g.m;
-    bool joined = g.sw == 1;
-    long columns = joined ? g.out_w * g.m : g.m, strips = joined ? 1 : g.out_w;
-    double cost = 2.0 * units * K * plane;
-    split(groups * g.out_h * strips, cost, 1, [=](long begin, long end) {
+
+    struct Strip {
+        long x, columns;
+        Span taps;
+    };
+    std::vector<Strip> strips;
+    long most = groups * g.out_h >= 4 * threads() ? plane : 1024;  // columns of a strip: few rows are cut up
+    for (long x = 0; x < g.out_w;) {
+        Span taps = seen(x * g.sw - g.left, g.kw, g.dw, g.W);
+        long next = x + 1;
+        if (g.sw == 1 && taps.begin == 0 && taps.end == g.kw)
+            while (next < g.out_w && (next - x) * g.m < most && seen(next - g.left, g.kw, g.dw, g.W).end == g.kw) ++next;
+        strips.push_back({x, (next - x) * g.m, taps});
+        x = next;
+    }
+    long in_row = long(strips.size());
+    const Strip* strip = strips.data();
+    split(groups * g.out_h * in_row, 2.0 * units * K * plane, 1, [=](long begin, long end) {
+        std::vector<Span> spans;
         for (long each = begin; each < end; ++each) {
-            long group = each / (g.out_h * strips), y = each / strips % g.out_h, x = each % strips;
-            block<T>(own, columns, K, W + group * own * K, K, 1,
-                     P + group * channels * H * row + y * g.sh * row + x * g.sw * g.m, offset,
-                     Z + group * own * plane + y * g.out_w * g.m + x * g.m, plane, b ? b + group * own : nullptr, T(1));
+            long group = each / (g.out_h * in_row), y = each / in_row % g.out_h;
+            auto [x, columns, across] = strip[each % in_row];
+            Span down = seen(y * g.sh - g.top, g.kh, g.dh, g.H);
+            spans.clear();
+            if (across.begin == 0 && across.end == g.kw)
+                spans.push_back({down.begin * g.kw * channels, down.end * g.kw * channels});
+            else
+                for (long i = down.begin; i < down.end; ++i)
+                    spans.push_back({(i * g.kw + across.begin) * channels, (i * g.kw + across.end) * channels});
+            block<T>(own, columns, spans.data(), long(spans.size()), W + group * own * K, K, 1,
+                     A + group * channels * g.H * row + (y * g.sh - g.top) * row + (x * g.sw - g.left) * g.m, offset,
+                     Z + group * own * plane + (y * g.out_w + x) * g.m, plane, b ? b + group * own : nullptr, T(1), false,
+                     own >= 4 * ROWS);
         }
     });
 }
+
+// From so many vectors of examples on, the places that see padding are computed alone; a padded image serves for fewer.
+template <class T> bool alone(const Geometry& g) { return g.m >= 2 * LANES<T>; }
 
 // The same for rows shorter than a vector: the examples are filled up with zeros.
 template <class T> long widened(const Geometry& g) {
@@ -243,16 +280,19 @@ template <class T> void narrow(long n, long m, long wide, const T* B, T* A) {
 template <class T>
 void convolution(const Geometry& given, long units, long groups, const T* W, const T* A, const T* b, T* Z) {
     long wide = widened<T>(given);
+    Geometry g = given;
+    W = channels_last(units, g.C / groups, g.kh * g.kw, W);
     if (wide == given.m) {
-        convolve<T>(given, units, groups, W, padded<T, 1>(given, A, T(0)), b, Z);
+        const T* P = alone<T>(g) ? A : padded<T>(g, A);
+        convolve<T>(g, units, groups, W, P, b, Z);
         return;
     }
-    Geometry g = given;
     g.m = wide;
     T* image = scratch<T, 2>(size_t(g.C) * g.H * g.W * wide);
     T* made = scratch<T, 3>(size_t(units) * g.out_h * g.out_w * wide);
     spread(g.C * g.H * g.W, given.m, wide, A, image);
-    convolve<T>(g, units, groups, W, padded<T, 1>(g, image, T(0)), b, made);
+    const T* P = padded<T>(g, image);
+    convolve<T>(g, units, groups, W, P, b, made);
     narrow(units * g.out_h * g.out_w, given.m, wide, made, Z);
 }
 
@@ -272,13 +312,17 @@ void convolution_dA(const Geometry& g, long units, long groups, const T* W, cons
     b.top = reach_h - g.top, b.left = reach_w - g.left;
     b.bottom = g.H + reach_h - b.H - b.top, b.right = g.W + reach_w - b.W - b.left;
 
-    T* turned = scratch<T, 4>(size_t(g.C) * own * taps);
-    for (long group = 0; group < groups; ++group)
-        for (long c = 0; c < channels; ++c)
-            for (long o = 0; o < own; ++o)
-                for (long t = 0; t < taps; ++t)
-                    turned[((group * channels + c) * own + o) * taps + taps - 1 - t] =
-                        W[((group * own + o) * channels + c) * taps + t];
+    T* turned = scratch<T, 4>(size_t(g.C) * own * taps);  // (channels, taps, units)
+    split(g.C, 2.0 * g.C * own * taps, 1, [=](long begin, long end) {
+        for (long c = begin; c < end; ++c)
+            for (long t = 0; t < taps; ++t)
+                for (long o = 0; o < own; ++o)
+                    turned[(c * taps + taps - 1 - t) * own + o] = W[((c / channels * own + o) * channels + c % channels) * taps + t];
+    });
+    if (g.sh == 1 && g.sw == 1 && alone<T>(g)) {
+        convolve<T>(b, g.C, groups, turned, dZ, nullptr, dA);
+        return;
+    }
 
     // dZ is copied into a frame of zeros (or cut, where padding was wider than the kernel's reach), strides opened up.
     long m = g.m, wide = widened<T>(b);
@@ -313,71 +357,152 @@ void convolution_dA(const Geometry& g, long units, long groups, const T* W, cons
     narrow(g.C * g.H * g.W, m, wide, made, dA);
 }
 
-// dW[o, c, tap] = (1/m) Σ dZ[o] P[c, shifted by tap]: dots along rows of places and examples. Blocks of units and
-// channels, and of rows, are chosen so that what a block reads and its running sums stay in the second-level cache.
+// Sums of R rows of dZ with N taps of the image, kept a vector each.
+template <class T, int R, int N>
+inline void add_dots(long length, const T* dZ, long plane, const T* A, const long* offset, const long* which, T* sums, long K) {
+    constexpr int L = LANES<T>;
+    V<T> c[R][N];
+    for (int i = 0; i < R; ++i)
+        for (int j = 0; j < N; ++j) c[i][j] = load(sums + (i * K + which[j]) * L);
+    dots<T, R, N>(length, dZ, plane, A, offset, c);
+    for (int i = 0; i < R; ++i)
+        for (int j = 0; j < N; ++j) store(sums + (i * K + which[j]) * L, c[i][j]);
+}
+
+template <class T, int N>
+inline void add_dots_rows(long rows, long length, const T* dZ, long plane, const T* A, const long* offset, const long* which,
+                          T* sums, long K) {
+    switch (rows) {
+        case 1: return add_dots<T, 1, N>(length, dZ, plane, A, offset, which, sums, K);
+        case 2: return add_dots<T, 2, N>(length, dZ, plane, A, offset, which, sums, K);
+        case 3: return add_dots<T, 3, N>(length, dZ, plane, A, offset, which, sums, K);
+        case 4: return add_dots<T, 4, N>(length, dZ, plane, A, offset, which, sums, K);
+        case 5: return add_dots<T, 5, N>(length, dZ, plane, A, offset, which, sums, K);
+        default: return add_dots<T, 6, N>(length, dZ, plane, A, offset, which, sums, K);
+    }
+}
+
+// The parts into which rows are shared out where there are too few blocks of units and channels for the threads; each
+// sums for itself, into `total` in turn at the end.
+template <class T, class F> void summed_parts(long blocks, double cost, long rows, long n, T* total, F f) {
+    long workers = cost < WORTH_A_THREAD ? 1 : threads();
+    long parts = blocks >= 2 * workers ? 1 : std::min(workers, rows);
+    std::vector<T> sums(parts > 1 ? size_t(parts) * n : 0);
+    parallel(blocks * parts, [&](long each) {
+        long part = each % parts;
+        f(each / parts, rows * part / parts, rows * (part + 1) / parts, parts > 1 ? sums.data() + part * n : total);
+    });
+    for (long i = 0; parts > 1 && i < n; ++i) {
+        total[i] = 0;
+        for (long part = 0; part < parts; ++part) total[i] += sums[part * n + i];
+    }
+}
+
+// dW[o, c, tap] = (1/m) Σ dZ[o] A[c, shifted by tap] for few channels or units: dots along rows of places and examples.
+// Blocks of units and channels are chosen so that what a block reads and its running sums stay in the cache.
 template <class T>
-void convolution_dW(const Geometry& g, long units, long groups, const T* dZ, const T* A, T* dW) {
+void convolution_dW_dots(Geometry g, long units, long groups, const T* dZ, const T* A, T* dW) {
     constexpr int L = LANES<T>, R = 6, N = REGISTERS == 32 ? 4 : 1;
-    const T* P = padded<T, 1>(g, A, T(0));
+    const T* P = padded<T>(g, A);
     long channels = g.C / groups, own = units / groups, taps = g.kh * g.kw;
-    long H = g.H + g.top + g.bottom, row = (g.W + g.left + g.right) * g.m, plane = g.out_h * g.out_w * g.m;
+    long row = g.W * g.m, plane = g.out_h * g.out_w * g.m;
     bool joined = g.sw == 1;
     long length = joined ? g.out_w * g.m : g.m, strips = joined ? 1 : g.out_w;
     long unit_block = std::min(own, 24L), channel_block = std::max(1L, std::min(channels, 72 / taps));
     long unit_blocks = (own + unit_block - 1) / unit_block, channel_blocks = (channels + channel_block - 1) / channel_block;
-    long blocks = groups * unit_blocks * channel_blocks;
-    long parts = 2.0 * units * channels * taps * plane < WORTH_A_THREAD ? 1 : threads();
-    long row_parts = blocks >= 2 * parts ? 1 : std::min(parts, g.out_h);  // few blocks: the rows are shared out instead
-    size_t block_size = size_t(unit_block + R) * (channel_block * taps + N) * L;
-    std::vector<T> sums_of_parts(row_parts > 1 ? size_t(row_parts) * units * channels * taps : 0);
-    parallel(blocks * row_parts, [&](long each) {
-        long part = each % row_parts, index = each / row_parts;
+    auto sum_block = [&](long index, long first, long last, T* out) {
         long group = index / (unit_blocks * channel_blocks);
         long o0 = index / channel_blocks % unit_blocks * unit_block, c0 = index % channel_blocks * channel_block;
-        long os = std::min(unit_block, own - o0), cs = std::min(channel_block, channels - c0);
-        long K = cs * taps;
-        T* sums = scratch<T, 5>(block_size);
+        long os = std::min(unit_block, own - o0), cs = std::min(channel_block, channels - c0), K = cs * taps;
+        T* sums = scratch<T, 5>(size_t(unit_block) * channel_block * taps * L);
         std::fill(sums, sums + os * K * L, T(0));
-        std::vector<long> offset(K);
-        tap_offsets(g, cs, offset.data());
-        const T* z = dZ + (group * own + o0) * plane;
-        const T* p = P + (group * channels + c0) * H * row;
-        for (long y = g.out_h * part / row_parts; y < g.out_h * (part + 1) / row_parts; ++y)
+        std::vector<long> offset(K), which(K);
+        for (long y = first; y < last; ++y) {
+            Span down = seen(y * g.sh - g.top, g.kh, g.dh, g.H);
+            long n = 0;
+            for (long c = 0; c < cs; ++c)
+                for (long i = down.begin; i < down.end; ++i)
+                    for (long j = 0; j < g.kw; ++j, ++n) {
+                        offset[n] = (c * g.H + y * g.sh - g.top + i * g.dh) * row + j * g.dw * g.m;
+                        which[n] = (c * g.kh + i) * g.kw + j;
+                    }
             for (long x = 0; x < strips; ++x) {
-                const T* zs = z + y * g.out_w * g.m + x * g.m;
-                const T* ps = p + y * g.sh * row + x * g.sw * g.m;
-                for (long k = 0; k < K; k += N)
+                const T* z = dZ + (group * own + o0) * plane + (y * g.out_w + x) * g.m;
+                const T* a = P + (group * channels + c0) * g.H * row + x * g.sw * g.m;
+                long k = 0;
+                for (; k < n; k += n - k >= N ? N : 1)
                     for (long o = 0; o < os; o += R) {
-                        if (os - o >= R && K - k >= N) {
-                            V<T> c[R][N];
-                            for (int i = 0; i < R; ++i)
-                                for (int j = 0; j < N; ++j) c[i][j] = load(sums + ((o + i) * K + k + j) * L);
-                            dots<T, R, N>(length, zs + o * plane, plane, ps, offset.data() + k, c);
-                            for (int i = 0; i < R; ++i)
-                                for (int j = 0; j < N; ++j) store(sums + ((o + i) * K + k + j) * L, c[i][j]);
-                        } else {
-                            for (long i = o; i < std::min(os, o + R); ++i)
-                                for (long j = k; j < std::min(K, k + N); ++j) {
-                                    V<T> c[1][1] = {{load(sums + (i * K + j) * L)}};
-                                    dots<T, 1, 1>(length, zs + i * plane, plane, ps, offset.data() + j, c);
-                                    store(sums + (i * K + j) * L, c[0][0]);
-                                }
-                        }
+                        const T* zs = z + o * plane;
+                        T* to = sums + o * K * L;
+                        if (n - k >= N) add_dots_rows<T, N>(os - o, length, zs, plane, a, &offset[k], &which[k], to, K);
+                        else add_dots_rows<T, 1>(os - o, length, zs, plane, a, &offset[k], &which[k], to, K);
                     }
             }
-        T* out = row_parts > 1 ? sums_of_parts.data() + size_t(part) * units * channels * taps : dW;
+        }
         for (long o = 0; o < os; ++o)
             for (long k = 0; k < K; ++k)
                 out[(group * own + o0 + o) * channels * taps + c0 * taps + k] = sum<T>(load(sums + (o * K + k) * L)) / g.m;
-    });
-    if (row_parts > 1) {
-        long n = units * channels * taps;
-        for (long i = 0; i < n; ++i) {
-            T total = 0;
-            for (long part = 0; part < row_parts; ++part) total += sums_of_parts[part * n + i];
-            dW[i] = total;
+    };
+    summed_parts(groups * unit_blocks * channel_blocks, 2.0 * units * channels * taps * plane, g.out_h,
+                 units * channels * taps, dW, sum_block);
+}
+
+// The same for many: an outer product over the image turned to channels last, a block of channels at a time.
+template <class T>
+void convolution_dW_outer(const Geometry& g, long units, long groups, const T* dZ, const T* A, T* dW) {
+    constexpr long L = LANES<T>, CHANNELS = 64, UNITS = 66, LONG = 256;
+    long channels = g.C / groups, own = units / groups, taps = g.kh * g.kw;
+    long row = g.W * g.m, plane = g.out_h * g.out_w * g.m, pixels = g.H * row;
+    long channel_blocks = (channels + CHANNELS - 1) / CHANNELS, unit_blocks = (own + UNITS - 1) / UNITS;
+    long wide = ((channels + channel_blocks - 1) / channel_blocks + L - 1) / L * L;  // channels of a block, whole vectors
+    long unit_block = (own + unit_blocks - 1) / unit_blocks;
+    T* turned = scratch<T, 1>(size_t(groups) * channel_blocks * pixels * wide);
+    split(groups * channel_blocks * g.H, 4.0 * g.C * pixels, 1, [=](long begin, long end) {
+        for (long each = begin; each < end; ++each) {
+            long index = each / g.H, y = each % g.H, c0 = index % channel_blocks * wide;
+            long cs = std::max(0L, std::min(wide, channels - c0));
+            T* to = turned + (index * pixels + y * row) * wide;
+            if (cs < wide) std::fill(to, to + row * wide, T(0));
+            transpose(cs, row, A + ((index / channel_blocks * channels + c0) * g.H + y) * row, pixels, to, wide);
         }
-    }
+    });
+    std::vector<long> place(g.out_w * g.m);
+    for (long x = 0; x < g.out_w; ++x)
+        for (long e = 0; e < g.m; ++e) place[x * g.m + e] = (x * g.sw * g.m + e) * wide;
+    auto sum_block = [&](long index, long first, long last, T* out) {
+        long group = index / (unit_blocks * channel_blocks), c_block = index % channel_blocks;
+        long o0 = index / channel_blocks % unit_blocks * unit_block, c0 = c_block * wide;
+        long os = std::max(0L, std::min(unit_block, own - o0)), cs = std::max(0L, std::min(wide, channels - c0));
+        T* sums = scratch<T, 5>(size_t(taps) * os * wide);
+        std::fill(sums, sums + taps * os * wide, T(0));
+        const T* z = dZ + (group * own + o0) * plane;
+        const T* a = turned + (group * channel_blocks + c_block) * pixels * wide;
+        for (long y = first; y < last; ++y) {
+            Span down = seen(y * g.sh - g.top, g.kh, g.dh, g.H);
+            for (long p = 0; p < g.out_w * g.m; p += LONG)
+                for (long i = down.begin; i < down.end; ++i)
+                    for (long j = 0; j < g.kw; ++j) {
+                        Span across = seen(j * g.dw - g.left, g.out_w, g.sw, g.W);
+                        Span span{std::max(p, across.begin * g.m), std::min(p + LONG, across.end * g.m)};
+                        if (span.begin >= span.end) continue;
+                        block<T>(os, wide, &span, 1, z + y * g.out_w * g.m, plane, 1,
+                                 a + ((y * g.sh - g.top + i * g.dh) * row + (j * g.dw - g.left) * g.m) * wide, place.data(),
+                                 sums + (i * g.kw + j) * os * wide, wide, nullptr, T(1), true);
+                    }
+        }
+        for (long o = 0; o < os; ++o)
+            for (long c = 0; c < cs; ++c)
+                for (long t = 0; t < taps; ++t)
+                    out[((group * own + o0 + o) * channels + c0 + c) * taps + t] = sums[(t * os + o) * wide + c] / T(g.m);
+    };
+    summed_parts(groups * unit_blocks * channel_blocks, 2.0 * units * channels * taps * plane, g.out_h,
+                 units * channels * taps, dW, sum_block);
+}
+
+template <class T>
+void convolution_dW(const Geometry& g, long units, long groups, const T* dZ, const T* A, T* dW) {
+    if (g.C / groups >= LANES<T> && units / groups >= 2 * ROWS) convolution_dW_outer<T>(g, units, groups, dZ, A, dW);
+    else convolution_dW_dots<T>(g, units, groups, dZ, A, dW);
 }
 
 // --- pooling ------------------------------------------------------------------------------------------------------
