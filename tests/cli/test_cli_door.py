@@ -122,6 +122,7 @@ def test_options_become_flags_but_data_stay_as_they_are():
     text = "x, drop=: no\n  expected: target='a'\n  got:      drop='q'\n  hint:     drop=['a', 'b']; fit(x)"
     flags = "x, --drop: no\n  expected: --target a\n  got:      drop='q'\n  hint:     --drop a b; fit(x)"
     assert common.with_flags(text) == flags
+    assert common.with_flags("image_size=(H, W) to bring them to") == "--image-size HxW to bring them to"
 
 
 def test_a_terminal_without_unicode_gets_other_letters(tmp_path):

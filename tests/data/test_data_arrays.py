@@ -308,6 +308,19 @@ def test_folders_of_images(tmp_path, rng, save_image, home):
     assert "4 images are resized to 3×2" in " ".join(grey.report)
 
 
+def test_new_image_files_are_brought_to_what_training_saw(tmp_path, rng, save_image):
+    for name in ("a/1.png", "b/2.png"):
+        save_image(name, rng.integers(0, 256, (4, 5)))
+    trained = Preprocessor.fit(load(tmp_path / "pictures", image_size=(2, 3)))
+    pixels = rng.integers(0, 256, (8, 6, 3))
+    new = load(save_image("new/3.png", pixels), like=trained)
+    assert "1 image is resized to 2×3" in " ".join(new.report)
+    resized = load(tmp_path / "pictures" / "new" / "3.png", channels="grey", image_size=(2, 3), target=False)
+    np.testing.assert_array_equal(trained.x(new.take([0])[0]), trained.x(resized.take([0])[0]))
+    with pytest.raises(DataError, match=r"another shape(.|\n)*\(m, 1, 2, 3\)(.|\n)*\(1, 3, 6, 8\)(.|\n)*resize arrays"):
+        trained.x(pixels.T[None])
+
+
 def test_folders_train_and_test(tmp_path, rng, save_image):
     pixels = rng.integers(0, 256, (6, 4, 4), np.uint8)
     for i, name in enumerate(("train/a/1.png", "train/b/2.png", "val/a/3.png", "test/a/4.png", "test/b/5.png")):

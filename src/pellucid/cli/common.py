@@ -137,10 +137,11 @@ def with_flags(text: str) -> str:
     names = (
         "missing target task drop dates delimiter header encoding decimal channels image_size categorical batch_size"
     )
-    pattern = rf"(?<![\w.-])({'|'.join(names.split())})=(?:'([\w.-]*)'|\[([^\]]*)\]|(\w+)|(?=\W|$))"
+    pattern = rf"(?<![\w.-])({'|'.join(names.split())})=(?:'([\w.-]*)'|\[([^\]]*)\]|\((\w+, \w+)\)|(\w+)|(?=\W|$))"
 
     def flag(match: re.Match[str]) -> str:
-        value = next((each for each in match.groups()[1:] if each), "").replace("'", "").replace(",", "")
+        value = next((each for each in match.groups()[1:] if each), "").replace("'", "")
+        value = value.replace(", ", "x" if match[4] else " ")  # a size: HxW
         return f"--{match[1].replace('_', '-')} {value}".rstrip()
 
     return "\n".join(line if line.startswith("  got:") else re.sub(pattern, flag, line) for line in text.split("\n"))

@@ -129,7 +129,7 @@ def read_images(
         raise DataError(
             f"the images have {len(sizes)} different sizes",
             where=str(files[0].parent.parent),
-            expected="one size, or image_size=(height, width) to bring them to",
+            expected="one size, or image_size=(H, W) to bring them to",
             got=", ".join(f"{h}×{w} ({n:,}, such as {example[h, w].name})" for (h, w), n in sizes.most_common(3)),
         )
     if channels is None and len(kinds) > 1:

@@ -196,7 +196,9 @@ class Preprocessor:
                 where="x",
                 expected=f"(m, {', '.join(map(str, self.input_shape))})",
                 got=f"{raw_x.shape}",
-                hint="image_size= brings images to one size" if self.kind == "image" else None,
+                hint="only files of images are brought to the size of training; resize arrays before"
+                if self.kind == "image"
+                else None,
             )
         if raw_x.dtype.kind == "f":
             raw_x = self._filled(raw_x, [])

@@ -36,7 +36,8 @@ class Options:
         image_size: (height, width) that images are brought to.
         channels: ``"grey"`` or ``"rgb"``.
         keys: which arrays of a NPZ archive hold inputs and targets (and those of the test set).
-        like: the preprocessor of a trained network that the data must fit; the targets may then be absent.
+        like: the preprocessor of a trained network that the data must fit; the targets may then be absent, and image
+            files are brought to the size and the channels of training.
         memory_limit: bytes of one array that are kept in memory; larger ones go to files in the data home.
         chunk_bytes: how much of a text file is read at once.
     """
@@ -387,15 +388,17 @@ def _read_images(
     options: Options,
     report: Sequence[str] = (),
 ) -> Dataset:
-    channels = options.channels
-    if channels is None and options.like is not None and options.like.kind == "image":
-        channels = "grey" if options.like.input_shape[0] == 1 else "rgb"
+    channels, image_size = options.channels, options.image_size
+    if options.like is not None and options.like.kind == "image":
+        count, *size = options.like.input_shape
+        channels = channels or ("grey" if count == 1 else "rgb")
+        image_size = image_size or (size[0], size[1])
     said = list(report)
     root = path if path.is_dir() else path.parent
     state = [(file.relative_to(root).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    folder, _ = _place(path, options, channels, options.image_size)
+    folder, _ = _place(path, options, channels, image_size)
     shelf = Shelf(folder, hashlib.sha256(repr(state).encode()).hexdigest(), options.memory_limit)
-    x = images.read_images(files, channels=channels, image_size=options.image_size, shelf=shelf, report=said)
+    x = images.read_images(files, channels=channels, image_size=image_size, shelf=shelf, report=said)
     if test:
         said.append("the images below test are the official test set")
     return _from_arrays(
