@@ -146,7 +146,7 @@ class NumpyOps(Ops):
     def erf(self, Z):
         # Taylor's series of degree 6 about the nearest of 385 nodes, exact to the last bits of float64.
         nodes, values, slopes = _erf_nodes()
-        x = np.minimum(np.abs(Z), 6.0).astype(np.float64)
+        x = np.fmin(np.abs(Z), 6.0).astype(np.float64)  # a nan finds a node, and its sign is nan
         nearest = np.rint(x * 64.0).astype(np.intp)
         c, d = nodes[nearest], x - nodes[nearest]
         h2, h3, h4 = -c, (2 * c**2 - 1) / 3, -(2 * c**3 - 3 * c) / 6

@@ -7,11 +7,14 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <tuple>
 #include <vector>
 
@@ -58,8 +61,21 @@ template <class A> Shape shape_of(const A& a) {
 }
 
 template <class F> void unlocked(F f) {
-    nb::gil_scoped_release release;
-    f();
+    PyThreadState* state = PyEval_SaveThread();
+    std::exception_ptr thrown;
+    try {
+        f();
+    } catch (...) {
+        thrown = std::current_exception();
+    }
+    // When the interpreter has ended meanwhile, Python < 3.14 ends this thread by unwinding it, and frames above that do
+    // not expect it would end the process: the thread waits for the process's end instead.
+    try {
+        PyEval_RestoreThread(state);
+    } catch (...) {
+        for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+    }
+    if (thrown) std::rethrow_exception(thrown);
 }
 
 using Window = std::tuple<std::vector<long>, std::vector<long>, std::vector<std::tuple<long, long>>, std::vector<long>>;
@@ -117,7 +133,8 @@ Geometry pooling(const Shape& image, const Window& window, const std::vector<lon
     need(places.size() == std::get<0>(window).size(), "one number of places for each axis");
     g.out_h = places.size() == 1 ? 1 : places[0];
     g.out_w = places.back();
-    need(g.out_h >= 1 && g.out_w >= 1 && std::max(g.out_h, g.out_w) <= 1L << 30 && (g.out_h - 1) * g.sh < g.H + g.top && (g.out_w - 1) * g.sw < g.W + g.left,
+    need(g.out_h >= 1 && g.out_w >= 1 && std::max(g.out_h, g.out_w) <= 1L << 30 && (g.out_h - 1) * g.sh < g.H + g.top + g.bottom &&
+             (g.out_w - 1) * g.sw < g.W + g.left + g.right,
          "a place lies outside the image");
     return g;
 }

@@ -1,0 +1,435 @@
+"""The native engine's kernels against the numpy engine: odd sizes, any layout of memory, every instruction set."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import pellucid as pl
+from pellucid import engines
+from pellucid.engines.base import Window
+from pellucid.layers import activations
+from pellucid.layers.activations import Activation
+
+pytestmark = pytest.mark.skipif(
+    engines.known().get("native") is not None, reason=f"native engine: {engines.known().get('native')}"
+)
+
+NUMPY = engines.get("numpy")
+NATIVE = engines.get("native") if "native" in engines.available() else None
+TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
+ELEMENTWISE = sorted(name for name in activations if activations.find(name).g is not Activation.g)
+RULES = ["gradient_descent", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "adadelta", "lion"]
+
+dtypes = st.sampled_from(["float32", "float64"])
+seeds = st.integers(0, 2**32 - 1)
+examples = st.sampled_from([1, 2, 3, 15, 16, 17, 33, 64, 65, 130])
+widths = st.sampled_from([1, 2, 3, 5, 6, 7, 13, 24, 25, 31, 100])
+layouts = st.sampled_from(["plain", "fortran", "strided", "read-only", "offset"])
+
+
+def laid_out(A: np.ndarray, layout: str) -> np.ndarray:
+    """The same values otherwise in memory."""
+    if layout == "fortran":
+        return np.asfortranarray(A)
+    if layout == "strided":
+        wide = np.full((*A.shape[:-1], 2 * A.shape[-1]), 77, A.dtype)
+        wide[..., ::2] = A
+        return wide[..., ::2]
+    if layout == "read-only":
+        A = A.copy()
+        A.flags.writeable = False
+    if layout == "offset":  # by 4 bytes: float64 lies where no float64 may lie
+        memory = bytearray(A.nbytes + 4)
+        moved = np.frombuffer(memory, A.dtype, A.size, offset=4).reshape(A.shape)
+        moved[...] = A
+        return moved
+    return A
+
+
+def agree(name: str, *arguments, tolerance: float = 1.0, layout: str = "plain") -> None:
+    """The kernel gives what the reference gives, and leaves its arguments as they were."""
+    given = [laid_out(each, layout) if isinstance(each, np.ndarray) and each.ndim else each for each in arguments]
+    before = [each.copy() if isinstance(each, np.ndarray) else None for each in given]
+    made, expected = getattr(NATIVE, name)(*given), getattr(NUMPY, name)(*arguments)
+    if not isinstance(expected, tuple):
+        made, expected = (made,), (expected,)
+    for one, other in zip(made, expected, strict=True):
+        assert one.dtype == other.dtype
+        assert one.shape == other.shape
+        limit = tolerance * TOLERANCE.get(str(other.dtype), 1e-12)
+        np.testing.assert_allclose(one, other, rtol=limit, atol=limit, err_msg=name)
+    for one, other in zip(given, before, strict=True):
+        if other is not None:
+            np.testing.assert_array_equal(one, other, err_msg=f"{name} wrote into an argument")
+
+
+def normal(seed: int, dtype: str):
+    rng = np.random.default_rng(seed)
+    return lambda *shape: rng.normal(size=shape).astype(dtype)
+
+
+# --- affine
+
+
+@given(n=widths, n_prev=widths, m=examples, seed=seeds, dtype=dtypes, layout=layouts, bias=st.booleans())
+@example(n=200, n_prev=300, m=128, seed=0, dtype="float32", layout="plain", bias=True)
+@example(n=70, n_prev=3000, m=65, seed=0, dtype="float32", layout="plain", bias=True)
+@example(n=70, n_prev=3000, m=3, seed=0, dtype="float64", layout="plain", bias=True)
+@example(n=7, n_prev=9, m=0, seed=0, dtype="float32", layout="plain", bias=True)
+@example(n=7, n_prev=0, m=17, seed=0, dtype="float32", layout="plain", bias=True)
+@example(n=0, n_prev=9, m=17, seed=0, dtype="float32", layout="plain", bias=True)
+def test_affine(n, n_prev, m, seed, dtype, layout, bias):
+    draw = normal(seed, dtype)
+    W, A_prev, dZ, b = draw(n, n_prev), draw(n_prev, m), draw(n, m), draw(n, 1)
+    agree("affine", W, A_prev, b if bias else None, layout=layout, tolerance=max(1, n_prev / 10))
+    agree("affine_dA", W, dZ, layout=layout, tolerance=max(1, n / 10))
+    if m:
+        agree("affine_dW", dZ, A_prev, layout=layout)
+        agree("affine_db", dZ, layout=layout)
+
+
+# --- convolution and pooling
+
+
+@st.composite
+def geometries(draw, pooling: bool = False):
+    """(window, sizes, places) of one or two axes: strides beyond the kernel, padding beyond its reach, dilation."""
+    axes = []
+    for _ in range(draw(st.integers(1, 2))):
+        kernel, stride, dilation = draw(st.integers(1, 4)), draw(st.integers(1, 5)), draw(st.integers(1, 3))
+        pads = draw(st.tuples(st.integers(0, 4), st.integers(0, 4)))
+        reach = dilation * (kernel - 1) + 1
+        size = draw(st.integers(max(1, reach - sum(pads)), 9 + reach))
+        places = (size + sum(pads) - reach) // stride + 1
+        if pooling and (places - 1) * stride + reach < size + sum(pads) and places * stride < size + pads[0]:
+            places += draw(st.integers(0, 1))
+        axes.append((kernel, stride, pads, dilation, size, places))
+    kernel, stride, pads, dilation, size, places = zip(*axes, strict=True)
+    return Window(kernel, stride, pads, dilation), size, places
+
+
+@given(
+    geometry=geometries(),
+    m=st.sampled_from([1, 2, 3, 15, 16, 17, 33]),
+    groups=st.integers(1, 3),
+    channels=st.sampled_from([1, 2, 3, 7]),
+    units=st.sampled_from([1, 2, 5, 7, 25]),
+    seed=seeds,
+    dtype=dtypes,
+    layout=layouts,
+    bias=st.booleans(),
+)
+def test_convolution(geometry, m, groups, channels, units, seed, dtype, layout, bias):
+    window, size, places = geometry
+    draw = normal(seed, dtype)
+    W, b = draw(groups * units, channels, *window.kernel), draw(groups * units, *(1,) * (len(size) + 1))
+    A_prev, dZ = draw(groups * channels, *size, m), draw(groups * units, *places, m)
+    agree("convolution", W, A_prev, b if bias else None, window, groups, layout=layout, tolerance=5)
+    agree("convolution_dW", dZ, A_prev, window, groups, layout=layout, tolerance=5)
+    agree("convolution_db", dZ, layout=layout, tolerance=5)
+    agree("convolution_dA", W, dZ, A_prev.shape, window, groups, layout=layout, tolerance=5)
+
+
+@given(geometry=geometries(pooling=True), m=examples, C=st.integers(1, 4), seed=seeds, dtype=dtypes, layout=layouts)
+def test_pooling(geometry, m, C, seed, dtype, layout):
+    window, size, places = geometry
+    draw = normal(seed, dtype)
+    A_prev, dA = draw(C, *size, m), draw(C, *places, m)
+    A_prev = np.round(A_prev * 2)  # equals abound: the first of them is the one
+    agree("max_pool", A_prev, window, places, layout=layout)
+    agree("sum_pool", A_prev, window, places, layout=layout)
+    _, taps = NUMPY.max_pool(A_prev, window, places)
+    agree("max_pool_backward", dA, taps, A_prev.shape, window, layout=layout)
+    agree("sum_pool_backward", dA, A_prev.shape, window, layout=layout)
+
+
+# --- elementwise
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+@given(shape=st.lists(st.integers(0, 20), min_size=1, max_size=3), seed=seeds, dtype=dtypes, layout=layouts)
+def test_activations(name, shape, seed, dtype, layout):
+    g, draw = activations.get(name), normal(seed, dtype)
+    Z, dA = 4 * draw(*shape), draw(*shape)
+    agree("activation", g, Z, layout=layout)
+    agree("activation_backward", g, dA, NUMPY.activation(g, Z.copy()) if g.keeps == "A" else Z, layout=layout)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_activations_of_what_is_no_ordinary_number(name, dtype):
+    """nan, the infinities, zeros of both signs and the largest numbers come out as from the reference."""
+    tiny, huge = np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max
+    Z = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, tiny, -tiny, huge, -huge, 100.0, -100.0, 1000.0] * 3, dtype)
+    g = activations.get(name)
+    with np.errstate(all="ignore"):
+        expected = NUMPY.activation(g, Z.copy())
+        np.testing.assert_allclose(NATIVE.activation(g, Z.copy()), expected, rtol=1e-5, atol=1e-37)
+        np.testing.assert_array_equal(np.isnan(NATIVE.activation(g, Z.copy(), in_place=True)), np.isnan(expected))
+
+
+def test_max_pool_keeps_nan():
+    A_prev = np.arange(16.0, dtype="float32").reshape(1, 4, 4, 1)
+    A_prev[0, 0, 1], A_prev[0, 3, 0], A_prev[0, 2, 2] = np.nan, np.nan, np.inf
+    window = Window((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1))
+    agree("max_pool", A_prev, window, (2, 2))
+    assert np.isnan(NATIVE.max_pool(A_prev, window, (2, 2))[0][0, :, 0, 0]).all()
+
+
+# --- columns and rows
+
+
+@given(
+    shape=st.lists(st.integers(1, 20), min_size=1, max_size=3),
+    m=examples,
+    axis=st.integers(0, 3),
+    seed=seeds,
+    dtype=dtypes,
+    layout=layouts,
+)
+def test_softmax(shape, m, axis, seed, dtype, layout):
+    draw = normal(seed, dtype)
+    Z, dA = 5 * draw(*shape, m), draw(*shape, m)
+    axis %= len(shape)
+    agree("softmax", Z, axis, layout=layout)
+    agree("softmax_backward", dA, NUMPY.softmax(Z, axis), axis, layout=layout)
+
+
+@given(
+    n=widths,
+    m=examples,
+    T=st.integers(0, 3),
+    seed=seeds,
+    dtype=dtypes,
+    layout=layouts,
+    smoothing=st.sampled_from([0.0, 0.1]),
+    distribution=st.booleans(),
+)
+def test_softmax_cross_entropy(n, m, T, seed, dtype, layout, smoothing, distribution):
+    rng, shape = np.random.default_rng(seed), ((T, n, m) if T else (n, m))
+    Z, Y = 5 * rng.normal(size=shape).astype(dtype), rng.integers(n, size=(*shape[:-2], m))
+    if distribution:
+        Y = np.moveaxis(np.eye(n, dtype=dtype)[Y], -1, -2)
+    agree("softmax_cross_entropy", Z, Y, smoothing, -2, layout=layout, tolerance=10)
+    P = NUMPY.softmax(Z, -2)
+    agree("softmax_cross_entropy_backward", P, Y, smoothing, -2, layout=layout)
+
+
+def test_a_class_that_is_masked_out_has_no_probability():
+    Z = np.array([[1.0, 2.0], [-np.inf, 0.0], [0.0, -np.inf]], "float32")
+    losses, P = NATIVE.softmax_cross_entropy(Z, np.array([0, 1]), 0.0, 0)
+    assert P[1, 0] == P[2, 1] == 0
+    np.testing.assert_allclose(losses, [np.log1p(np.exp(-1.0)), 2 + np.log1p(np.exp(-2.0))], rtol=1e-6)
+
+
+@given(
+    shape=st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    m=examples,
+    over=st.sampled_from(["batch", "features", "last feature"]),
+    seed=seeds,
+    dtype=dtypes,
+    layout=layouts,
+)
+def test_normalize(shape, m, over, seed, dtype, layout):
+    ndim = len(shape) + 1
+    axes = {"batch": range(1, ndim), "features": range(ndim - 1), "last feature": (ndim - 2,)}[over]
+    rng = np.random.default_rng(seed)
+    A_prev, dA_hat = (rng.normal(3, 2, size=(*shape, m)).astype(dtype) for _ in range(2))
+    agree("normalize", A_prev, tuple(axes), 1e-3, layout=layout, tolerance=50)
+    A_hat, _, variance = NUMPY.normalize(A_prev, tuple(axes), 1e-3)
+    agree("normalize_backward", dA_hat, A_hat, variance, tuple(axes), 1e-3, layout=layout, tolerance=500)
+
+
+@given(T=st.integers(0, 5), m=examples, n=widths, levels=st.integers(1, 30), seed=seeds, dtype=dtypes, layout=layouts)
+def test_embedding(T, m, n, levels, seed, dtype, layout):
+    draw = normal(seed, dtype)
+    W, dA = draw(n, levels), draw(T, n, m)
+    ids = np.random.default_rng(seed).integers(levels, size=(T, m)).astype("int32")
+    agree("embedding", W, ids, layout=layout)
+    agree("embedding_dW", dA, ids, levels, layout=layout)
+
+
+# --- randomness
+
+
+@given(shape=st.lists(st.integers(0, 40), min_size=1, max_size=3), seed=seeds, dtype=dtypes, layout=layouts)
+def test_dropout(shape, seed, dtype, layout):
+    A_prev = 1 + np.abs(normal(seed, dtype)(*shape))
+    A, D = NATIVE.dropout((seed, 1), laid_out(A_prev, layout), 0.3)
+    assert A.dtype == dtype
+    assert D.dtype == bool
+    np.testing.assert_allclose(A, A_prev * D / 0.7, rtol=1e-6)
+    agree("dropout_backward", A_prev, D, 0.3, layout=layout)
+
+
+# --- updates
+
+
+@pytest.mark.parametrize("name", RULES)
+@given(
+    n=widths,
+    n_prev=widths,
+    seed=seeds,
+    dtype=dtypes,
+    layout=st.sampled_from(["plain", "fortran", "strided", "offset"]),
+)
+def test_update(name, n, n_prev, seed, dtype, layout):
+    rule, draw = pl.optimizers.get(name), normal(seed, dtype)
+    W, gradients = draw(n, n_prev), [draw(n, n_prev) for _ in range(3)]
+    results = []
+    for ops in (NUMPY, NATIVE):
+        params = {"a": {"W": laid_out(W.copy(), layout)}}
+        slots = {slot: {"a": {"W": laid_out(tree["a"]["W"], layout)}} for slot, tree in rule.init(params).items()}
+        for t, dW in enumerate(gradients, 1):
+            own = {"a": {"W": laid_out(dW, layout)}}
+            params, slots = ops.update(rule.rule, params, own, slots, learning_rate=0.05, t=t)
+        results.append([params["a"]["W"], *(tree["a"]["W"] for tree in slots.values())])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(one, other, rtol=50 * TOLERANCE[dtype], atol=2 * TOLERANCE[dtype], err_msg=name)
+
+
+# --- the doors: what does not fit raises, and nothing is read
+
+
+def zeros(*shape, dtype="float32"):
+    return np.zeros(shape, dtype)
+
+
+WINDOW = ((3, 3), (1, 1), ((0, 0), (0, 0)), (1, 1))
+IMAGE, FILTERS = zeros(4, 8, 8, 5), zeros(6, 4, 3, 3)
+REFUSED = {
+    "affine": [
+        (zeros(3, 4), zeros(5, 6), None),
+        (zeros(3, 4), zeros(4, 6), zeros(4, 1)),
+        (zeros(3), zeros(3, 6), None),
+        (zeros(3, 4), zeros(4, 6, dtype="float64"), None),
+        (zeros(3, 4, dtype="int32"), zeros(4, 6, dtype="int32"), None),
+        (zeros(4, 3).T, zeros(4, 6), None),
+        (zeros(3, 4, dtype=">f4"), zeros(4, 6, dtype=">f4"), None),
+        (None, zeros(4, 6), None),
+    ],
+    "affine_dW": [(zeros(3, 4), zeros(5, 6)), (zeros(3, 0), zeros(5, 0)), (zeros(3, 4, 1), zeros(5, 4, 1))],
+    "affine_dA": [(zeros(3, 4), zeros(4, 6)), (zeros(3), zeros(3, 6))],
+    "row_sums": [(zeros(3, 0), 1.0), (np.float32(1), 1.0)],
+    "convolution": [
+        (FILTERS, zeros(5, 8, 8, 5), None, WINDOW, 1),
+        (zeros(6, 4, 3, 2), IMAGE, None, WINDOW, 1),
+        (zeros(4, 6, 3, 3), IMAGE, None, WINDOW, 1),  # as many numbers, other axes
+        (FILTERS, IMAGE, zeros(5, 1, 1, 1), WINDOW, 1),
+        (FILTERS, IMAGE, None, WINDOW, 2),
+        (FILTERS, IMAGE, None, WINDOW, 0),
+        (FILTERS, IMAGE, None, WINDOW, -1),
+        (np.float32(1), IMAGE, None, WINDOW, 1),
+        (FILTERS, zeros(4, 2, 8, 5), None, WINDOW, 1),
+        (FILTERS, IMAGE, None, ((3, 3), (0, 1), ((0, 0), (0, 0)), (1, 1)), 1),
+        (FILTERS, IMAGE, None, ((3, 3), (1, 1), ((-1, 0), (0, 0)), (1, 1)), 1),
+        (FILTERS, IMAGE, None, ((3, 3), (1, 1), ((0, 0), (0, 0)), (2**62, 1)), 1),
+        (FILTERS, IMAGE, None, ((3, 3), (1,), ((0, 0), (0, 0)), (1, 1)), 1),
+        (FILTERS, IMAGE, None, ((3, 3, 3), (1, 1, 1), ((0, 0),) * 3, (1, 1, 1)), 1),
+    ],
+    "convolution_dW": [
+        (zeros(6, 6, 5, 5), IMAGE, WINDOW, 1),
+        (zeros(6, 6, 6, 4), IMAGE, WINDOW, 1),
+        (zeros(6, 6, 6, 5), IMAGE, WINDOW, 4),
+        (zeros(6, 6, 6, 0), zeros(4, 8, 8, 0), WINDOW, 1),
+        (np.float32(1), IMAGE, WINDOW, 1),
+    ],
+    "convolution_dA": [
+        (FILTERS, zeros(6, 6, 6, 5), (4, 8, 9, 5), WINDOW, 1),
+        (FILTERS, zeros(6, 6, 6, 5), (5, 8, 8, 5), WINDOW, 1),
+        (FILTERS, zeros(5, 6, 6, 5), (4, 8, 8, 5), WINDOW, 1),
+        (FILTERS, zeros(6, 6, 6, 5), (4, 8, 8), WINDOW, 1),
+        (FILTERS, zeros(6, 6, 6, 5), (4, 8, 2**61, 5), WINDOW, 1),
+        (FILTERS, zeros(6, 6, 6, 5), (-4, 8, 8, 5), WINDOW, 1),
+    ],
+    "max_pool": [
+        (IMAGE, WINDOW, (6,)),
+        (IMAGE, WINDOW, (0, 6)),
+        (IMAGE, WINDOW, (6, 20)),
+        (zeros(4, 5), WINDOW, (1, 1)),
+    ],
+    "max_pool_backward": [
+        (zeros(4, 6, 6, 5), zeros(4, 6, 5, 5, dtype="int32"), (4, 8, 8, 5), WINDOW),
+        (zeros(4, 6, 6, 5), zeros(4, 6, 6, 5, dtype="int32"), (3, 8, 8, 5), WINDOW),
+        (zeros(4, 6, 6, 5), zeros(4, 6, 6, 5, dtype="int64"), (4, 8, 8, 5), WINDOW),
+    ],
+    "sum_pool": [(IMAGE, WINDOW, (6, 6, 6)), (IMAGE, WINDOW, (20, 6))],
+    "sum_pool_backward": [(zeros(4, 6, 6, 5), (4, 8, 8, 6), WINDOW), (zeros(5), (4, 8, 8, 6), WINDOW)],
+    "activation": [(99, IMAGE, 0.0), (-1, IMAGE, 0.0)],
+    "activation_in_place": [(99, zeros(3), 0.0), (0, IMAGE[::2], 0.0)],
+    "activation_backward": [(0, zeros(3), zeros(4), 0.0), (99, zeros(3), zeros(3), 0.0)],
+    "softmax_cross_entropy": [
+        (zeros(3, 4), np.array([0, 1, 2, 3]), 0.0),
+        (zeros(3, 4), np.array([0, 1, 2, -1]), 0.0),
+        (zeros(3, 4), np.array([0, 1, 2]), 0.0),
+        (zeros(0, 4), np.array([0, 0, 0, 0]), 0.0),
+    ],
+    "normalize": [(zeros(3, 0), 1e-5), (zeros(3), 1e-5)],
+    "normalize_backward": [
+        (zeros(3, 4), zeros(3, 4), zeros(4, 1), 1e-5),
+        (zeros(3, 4), zeros(3, 5), zeros(3, 1), 1e-5),
+    ],
+    "dropout": [(1, IMAGE, 1.0), (1, IMAGE, -0.1), (1, IMAGE, float("nan"))],
+    "update": [
+        (1, zeros(3), zeros(3), [], [0.0] * 6),
+        (5, zeros(3), zeros(3), [zeros(3)], [0.0] * 6),
+        (5, zeros(3), zeros(3), [zeros(3), zeros(4)], [0.0] * 6),
+        (0, zeros(3), zeros(4), [], [0.0] * 6),
+        (0, zeros(3), zeros(3), [], [0.0]),
+        (99, zeros(3), zeros(3), [], [0.0] * 6),
+    ],
+    "examples_last": [(zeros(3, 4), np.array([0, 3])), (zeros(3, 4), np.array([-1])), (zeros(3), np.array([0]))],
+}
+
+
+@pytest.mark.parametrize(("name", "arguments"), [(name, each) for name, all_ in REFUSED.items() for each in all_])
+def test_what_does_not_fit_is_refused(name, arguments):
+    with pytest.raises((TypeError, ValueError)):
+        getattr(NATIVE.kernels, name)(*arguments)
+
+
+def test_every_kernel_has_a_door_that_refuses():
+    plain = {"instruction_set", "threads", "set_threads", "held_bytes", "used_bytes", "peak_bytes", "release"}
+    kernels = {name for name in dir(NATIVE.kernels) if not name.startswith("_")} - plain
+    assert kernels == set(REFUSED)
+
+
+def test_read_only_memory_is_not_written():
+    frozen = zeros(3)
+    frozen.flags.writeable = False
+    with pytest.raises(TypeError):
+        NATIVE.kernels.update(0, frozen, zeros(3), [], [0.0] * 6)
+    with pytest.raises(TypeError):
+        NATIVE.kernels.activation_in_place(0, frozen, 0.0)
+
+
+# --- instruction sets
+
+
+@pytest.mark.parametrize("name", ["generic", "avx2", "avx512"])
+def test_every_instruction_set(name):
+    """This file again, with lesser kernels than the processor's best."""
+    asked = {**os.environ, "PELLUCID_ISA": name}
+    code = "from pellucid import engines; print(engines.get('native').kernels.instruction_set())"
+    found = subprocess.run([sys.executable, "-c", code], env=asked, capture_output=True, text=True, check=True)
+    if found.stdout.strip() != name:
+        pytest.skip(f"this processor has no {name}")
+    if name == NATIVE.kernels.instruction_set():
+        return
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", __file__]
+    ran = subprocess.run(
+        [*command, "-k", "not instruction_set and not refused"],
+        env=asked,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stdout
