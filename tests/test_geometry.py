@@ -6,6 +6,8 @@ import pytest
 
 import pellucid as pl
 from pellucid.errors import ParameterError, ShapeError
+from pellucid.layers import layers
+from pellucid.registry import config
 
 
 def refused(error: type[Exception], *parts: str):
@@ -78,3 +80,22 @@ def test_an_input_of_the_wrong_channels_is_refused_before_arithmetic(rng):
     params = layer.init(rng, (3, 5, 5))
     with refused(ShapeError, "does not fit the weights", r"A_prev \(3, height, width, m\)", "channels come first"):
         layer.forward(ops, params, rng.normal(size=(5, 5, 3, 2)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "written"),
+    [
+        (pl.Conv2D(6, 5, padding=2), {"type": "Conv2D", "units": 6, "kernel": [5, 5], "padding": 2}),
+        (pl.Conv2D(6, (5, 3), stride=(2, 1)), {"type": "Conv2D", "units": 6, "kernel": [5, 3], "stride": [2, 1]}),
+        (pl.MaxPool2D(2), {"type": "MaxPool2D", "size": 2}),
+        (pl.MaxPool2D((3, 2), stride=1), {"type": "MaxPool2D", "size": [3, 2], "stride": 1}),
+        (pl.Crop2D(((1, 2), 0)), {"type": "Crop2D", "border": [[1, 2], 0]}),
+        (pl.Upsample2D(3), {"type": "Upsample2D", "scale": 3}),
+    ],
+    ids=repr,
+)
+def test_a_layer_is_described_as_it_was_written(layer, written):
+    assert config(layer) == written
+    again = layers.get(written)
+    assert repr(again) == repr(layer)
+    assert again.output_shape((2, 12, 10)) == layer.output_shape((2, 12, 10))

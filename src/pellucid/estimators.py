@@ -31,9 +31,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data  # noqa: E40
 
 __all__ = ["PellucidClassifier", "PellucidRegressor"]
 
-_YES_OR_NO = ("sigmoid_cross_entropy", "binary_cross_entropy")
-_LAST_ACTIVATION = {"binary_cross_entropy": "sigmoid", "cross_entropy": "softmax"}  # other losses read bare outputs
-
 
 class _SparseRows:
     """A sparse matrix, made dense batch by batch."""
@@ -181,7 +178,7 @@ class _Estimator(BaseEstimator):
             chain += [BatchNorm()] if self.batch_norm else []
             chain += [Dropout(self.dropout)] if self.dropout else []
         # From zero the first outputs are 0 for every example; a random layer's noise costs wide networks many epochs.
-        last = Dense(outputs, _LAST_ACTIVATION.get(loss.registered_name, "identity"), initializer="zeros")
+        last = Dense(outputs, loss.reads, initializer="zeros")
         return Sequential(*chain, last, input_shape=input_shape, **options)
 
     def _said(self, X: Any) -> np.ndarray:
@@ -325,8 +322,7 @@ class PellucidClassifier(ClassifierMixin, _Estimator):
         n = len(self.classes_)
         two = n == 2 and not self._several
         loss = losses.get(self.loss or ("sigmoid_cross_entropy" if two or self._several else "softmax_cross_entropy"))
-        yes_or_no = loss.registered_name in _YES_OR_NO
-        if not loss.of_classes or (yes_or_no and not two) != self._several:
+        if not loss.of_classes or (loss.binary and not two) != self._several:
             problem = "is no loss of classes"
             if loss.of_classes:
                 problem = f"is no loss for {'labels' if self._several else f'{n} classes'}"
@@ -335,7 +331,7 @@ class PellucidClassifier(ClassifierMixin, _Estimator):
                 where=f"{type(self).__name__}, loss",
                 expected="sigmoid_cross_entropy" if self._several else "softmax_cross_entropy",
             )
-        return 1 if two and (yes_or_no or loss.registered_name == "hinge") else n, loss
+        return 1 if two and (loss.binary or loss.registered_name == "hinge") else n, loss
 
     def _scores(self, X: Any) -> np.ndarray:
         """For each class its probability, or its margin, (m, classes)."""

@@ -38,9 +38,14 @@ class Loss:
 
     Attributes:
         of_classes: the targets are class indices (or distributions over classes).
+        binary: each output answers yes or no; two classes are one output.
+        reads: what the last layer's activation must make for it: ``"identity"`` for logits and values, or the name of
+            the activation that makes probabilities.
     """
 
     of_classes: ClassVar[bool] = False
+    binary: ClassVar[bool] = False
+    reads: ClassVar[str] = "identity"
     registered_name: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
@@ -208,6 +213,7 @@ class _Binary(Loss):
     label_smoothing: float = number("[0, 1)", 0.0, kw_only=True)
 
     of_classes: ClassVar[bool] = True
+    binary: ClassVar[bool] = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -256,6 +262,8 @@ class BinaryCrossEntropy(_Binary):
 
     Source: the notes' S1 and S4.
     """
+
+    reads: ClassVar[str] = "sigmoid"
 
     def forward(self, ops, A, Y):
         xp = ops.xp
@@ -416,6 +424,8 @@ class CrossEntropy(_Categorical):
     Arguments:
         class_weight: weight of each class's losses: a mapping, or a sequence in class order.
     """
+
+    reads: ClassVar[str] = "softmax"
 
     def forward(self, ops, A, Y):
         xp = ops.xp

@@ -251,12 +251,20 @@ def test_a_network_file_gets_what_it_leaves_open_from_the_data(pellucid, flowers
     assert load("v/model.pellucid").outputs == {"output": (1,)}
 
 
+def test_a_trained_activation_within_a_layer_counts(pellucid, flowers):
+    flowers()
+    Path("net.toml").write_text('layers = [{type = "dense", units = 6, activation = "prelu"}, "dense"]\n')
+    answer = pellucid("train", "flowers.csv", "--net", "net.toml", "--epochs", 1, "--no-plot", "--json").json
+    numbers = 6 * 5 + 6 + 6 + 2 * 6 + 2  # W, b and the slopes of the first layer, W and b of the second
+    assert answer["parameters"] == numbers
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ('layerz = ["dense"]', "unknown key 'layerz'"),
         ('layers = [{type = "dense", unitz = 3}]', "unitz"),
-        ('layers = [{type = "dens", units = 3}]', "unknown layer 'dens'"),
+        ('layers = [{type = "dens", units = 3}]', "did you mean 'Dense'"),
         ('layers = [{type = "dense", units = 7}]', "the network's output does not fit flowers.csv"),
         ('input_shape = [9]\nlayers = ["dense"]', "the network's input does not fit flowers.csv"),
         ('loss = "huber"\nlayers = ["dense"]', "huber does not fit classification"),

@@ -267,6 +267,8 @@ def test_a_wrong_gradient_ends_with_1(pellucid, monkeypatch):
     said = pellucid("check", "mlp", "--entries", 2, "--json")
     assert said.code == 1
     assert said.json["passed"] is False
+    assert said.json["worst"]["verdict"] == "WRONG"
+    assert any("dW is 2 times" in each for each in said.json["blame"])
 
 
 # --- data, runs, zoo ------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ def run(args: argparse.Namespace) -> Answer:
 
     net, X, Y = _examples(args)
     report = check_gradients(net, X, Y, entries=args.entries, seed=args.seed)
-    document = report.document() if hasattr(report, "document") else {"worst": str(report.worst)}
-    return Answer({"network": args.name, "passed": report.passed, **document}, str(report), 0 if report.passed else 1)
+    document = {"network": args.name, "passed": report.passed, "worst": asdict(report.worst), "blame": report.blame}
+    return Answer(document, str(report), 0 if report.passed else 1)
 
 
 def _examples(args: argparse.Namespace) -> tuple[Any, Any, Any]:
@@ -60,8 +61,6 @@ def _examples(args: argparse.Namespace) -> tuple[Any, Any, Any]:
 
 
 def _targets(loss: Any, shape: tuple[int, ...], m: int, rng: Any) -> Any:
-    from pellucid.losses import _Binary
-
-    if isinstance(loss, _Binary):
+    if loss.binary:
         return rng.integers(0, 2, (*shape, m)).astype(float)
     return rng.integers(0, shape[-1], (*shape[:-1], m)) if loss.of_classes else rng.standard_normal((*shape, m))

@@ -87,7 +87,7 @@ class Experiment:
             return _from_file(net, said, shape, outputs, loss, wanted, data_name=self.dataset.name)
         if said["regularizer"] is not None:
             wanted.setdefault("regularizer", said["regularizer"])
-        if type(loss).__name__ in ("BinaryCrossEntropy", "CrossEntropy"):
+        if loss.reads != "identity":
             better = "sigmoid_cross_entropy" if outputs == 1 else "softmax_cross_entropy"
             raise ParameterError(
                 f"{loss.registered_name} reads probabilities, and {net} gives logits",
@@ -100,7 +100,7 @@ class Experiment:
         if self.task == "regression":
             return len(self.preprocessor.target_mean)
         count = len(self.classes or ())
-        if not isinstance(loss, losses._Binary):
+        if not loss.binary:
             return count
         if count != 2:
             raise ParameterError(

@@ -272,7 +272,7 @@ def _train(
                 shutil.rmtree(run.path, ignore_errors=True)
                 raise
             if isinstance(failure, (KeyboardInterrupt, SystemExit)):
-                raise _interrupted(failure, run, say) from None
+                raise _interrupted(failure, run) from None
             raise
         say("")
         try:
@@ -280,7 +280,7 @@ def _train(
             measured, confusion, closed = _measure(experiment, net, metrics, run)
             pictures = [] if args.no_plot else _pictures(run, history, confusion, experiment, say)
         except KeyboardInterrupt as failure:
-            raise _interrupted(failure, run, say) from None
+            raise _interrupted(failure, run) from None
     return _answer(experiment, net, run, history, measured, confusion, closed, pictures)
 
 
@@ -335,17 +335,18 @@ def _answer(
     from pellucid.cli.experiment import MODEL
     from pellucid.inspect.curves import terminal
     from pellucid.metrics import render_confusion
+    from pellucid.network.parameters import count
 
     document = {
         "run": str(run.path),
         "engine": net.ops.name,
         "seconds": round(sum(history["seconds"]), 3),
         "epochs": len(history),
-        "best_epoch": kept_epoch(history) or len(history),
+        "best_epoch": history.restored_epoch or len(history),
         "stopped": history.stopped,
         "task": experiment.task,
         "seed": net.seed,
-        "parameters": sum(leaf.size for tree in net.parameters.values() for leaf in tree.values()),
+        "parameters": count(net.parameters),
         "examples": {part: len(rows) for part, rows in experiment.split._asdict().items()},
         **{part: measured.get(part) for part in ("train", "validation", "test")},
         "model": str(run.path / MODEL),
@@ -374,17 +375,12 @@ def _answer(
 
 def _summary_line(document: dict[str, Any], history: Any) -> str:
     line = f"{document['epochs']} epochs in {document['seconds']:.1f} s on the {document['engine']} engine"
-    if kept_epoch(history):
-        line += f"; kept: epoch {kept_epoch(history)}, the lowest validation loss"
+    if history.restored_epoch:
+        line += f"; kept: epoch {history.restored_epoch}, the lowest validation loss"
     test = document["test"] or {}
     if "accuracy" in test:
         line += "\n" + heading(f"test accuracy {100 * test['accuracy']:.2f} %")
     return line
-
-
-def kept_epoch(history: Any) -> int | None:
-    """The epoch that early stopping went back to; None where the last one is kept."""
-    return getattr(history, "restored_epoch", None)
 
 
 def _next(run: Run, experiment: Experiment) -> str:
@@ -406,6 +402,8 @@ def unit_note(preprocessor: Any) -> str:
 
 
 def _describe(experiment: Experiment, net: Network, described: dict[str, Any], say: Any) -> None:
+    from pellucid.network.parameters import count
+
     dataset, split = experiment.dataset, experiment.split
     what = f"{len(experiment.classes or ())} classes" if experiment.task == "classification" else "regression"
     shape = "×".join(map(str, experiment.preprocessor.input_shape))
@@ -413,17 +411,16 @@ def _describe(experiment: Experiment, net: Network, described: dict[str, Any], s
     say(f"{dataset.name}: {len(dataset):,} examples of {shape} numbers, {what} ({counts})")
     for line in dict.fromkeys([*dataset.report, *experiment.preprocessor.report]):
         say(f"  {with_flags(line)}")
-    count = sum(leaf.size for tree in net.parameters.values() for leaf in tree.values())
     training = described["training"]
     optimizer = training["optimizer"]["type"]
     say(
-        f"{os.path.basename(described['net'])}: {count:,} parameters; {optimizer}, batches of "
+        f"{os.path.basename(described['net'])}: {count(net.parameters):,} parameters; {optimizer}, batches of "
         f"{training['batch_size']:,}, at most {training['epochs']} epochs, {net.ops.name} engine"
     )
     say("")
 
 
-def _interrupted(failure: BaseException, run: Run, say: Any) -> Interrupted:
+def _interrupted(failure: BaseException, run: Run) -> Interrupted:
     command = f"pellucid train --resume {run.path}"
     note(f"interrupted; everything so far is kept. To go on: {command}")
     run.close("interrupted")
