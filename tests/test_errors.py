@@ -339,6 +339,15 @@ REFUSED = {
     "a size of zero": (ShapeError, lambda: pl.Reshape((3, 0)), "Reshape: a shape is made of positive integers"),
     "one part": (ParameterError, lambda: pl.Split(1), "Split: a split makes 2 or more parts", "1"),
     "one size": (ParameterError, lambda: pl.Split([4]), "Split", "(4,)"),
+    "padding of yes": (ParameterError, lambda: pl.Conv2D(2, 3, padding=True), "Conv2D: cannot be used as padding"),
+    "a number of connections": (
+        ParameterError,
+        lambda: pl.Conv2D(2, 3, connections=5),
+        "expected: 2 rows",
+        "got:      5",
+    ),
+    "connections of letters": (ParameterError, lambda: pl.Conv2D(1, 3, connections=["a"]), "1 rows of different"),
+    "connections without rows": (ParameterError, lambda: pl.Conv2D(2, 3, connections=[0, 1]), "[0, 1]"),
     "a width that does not fit the weights": (
         ShapeError,
         lambda: pl.Dense(3).forward(engines.get("numpy"), {"W": np.ones((3, 4)), "b": np.ones((3, 1))}, X.T),

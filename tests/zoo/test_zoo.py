@@ -190,11 +190,15 @@ def test_images_with_channels_last_are_told(name):
         zoo.find(name).build((28, 28), 10)
 
 
-@pytest.mark.parametrize("x", [np.zeros((4, 28, 28, 1)), np.zeros((4, 28, 28))], ids=["channels last", "no channels"])
-def test_arrays_of_the_wrong_order_are_told(x):
+@pytest.mark.parametrize(
+    ("shape", "hint"),
+    [((4, 28, 28, 1), r"np\.moveaxis\(x, -1, 1\)"), ((4, 28, 28), r"x\[:, None\]")],
+    ids=["channels last", "no channels"],
+)
+def test_arrays_of_the_wrong_order_are_told(shape, hint):
     net = built("lenet5")
-    with pytest.raises(ShapeError, match=r"expected: (.|\n)*\(m, 1, 28, 28\)(.|\n)*got: (.|\n)*hint|do:"):
-        net.predict(x)
+    with pytest.raises(ShapeError, match=rf"expected: +\(m, 1, 28, 28\)(.|\n)*got: (.|\n)*hint: (.|\n)*{hint}"):
+        net.predict(np.zeros(shape))
 
 
 def test_an_image_too_small_says_the_sizes_on_the_way():

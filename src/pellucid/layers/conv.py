@@ -192,9 +192,12 @@ class Conv2D(_Convolution):
         return units, channels
 
     def _checked_connections(self) -> tuple[tuple[int, ...], ...]:
-        rows = tuple(tuple(int(c) for c in row) for row in self.connections)
         if self.groups != 1:
             raise ParameterError("connections and groups exclude each other", where="Conv2D")
+        try:
+            rows = tuple(tuple(int(c) for c in row) for row in self.connections)
+        except (TypeError, ValueError):
+            rows = ()
         if len(rows) != self.units or any(not row or min(row) < 0 or len(set(row)) < len(row) for row in rows):
             raise ParameterError(
                 "connections list the channels that each unit sees",

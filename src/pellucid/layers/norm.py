@@ -49,7 +49,7 @@ class BatchNorm(Layer):
         values: int  # how many each mean was taken over
 
     def output_shape(self, input_shape):
-        _has_features(self, input_shape)
+        _check_features(input_shape)
         return input_shape
 
     def init(self, rng, input_shape, dtype=np.float32):
@@ -134,7 +134,7 @@ class LayerNorm(Layer):
         variance: Array  # A_prev's shape with 1 along the normalised axes
 
     def output_shape(self, input_shape):
-        _has_features(self, input_shape)
+        _check_features(input_shape)
         if self.axes is not None and self.axes > len(input_shape):
             raise ShapeError("fewer axes than are to be normalised", expected=f"{self.axes} or more", got=input_shape)
         return input_shape
@@ -209,7 +209,7 @@ class LocalResponseNorm(Layer):
         S: Array  # (C, …, m)
 
     def output_shape(self, input_shape):
-        _has_features(self, input_shape)
+        _check_features(input_shape)
         return input_shape
 
     def forward(self, ops, params, A_prev, *, mode=PREDICT):
@@ -271,6 +271,6 @@ def _column(input_shape: tuple[int, ...]) -> tuple[int, ...]:
     return (input_shape[0],) + (1,) * len(input_shape)
 
 
-def _has_features(layer: Layer, input_shape: tuple[int, ...]) -> None:
+def _check_features(input_shape: tuple[int, ...]) -> None:
     if not input_shape:
         raise ShapeError("normalises features, and the input has none", expected="(n, …)", got=input_shape)

@@ -19,9 +19,9 @@ def per_axis(value: Any, axes: int, what: str, where: str) -> tuple[int, ...]:
     Raises:
         ParameterError: another number of them, or not positive integers.
     """
-    sizes = (value,) * axes if isinstance(value, (int, np.integer)) else value
+    sizes = (value,) * axes if _whole(value) else value
     right = isinstance(sizes, (tuple, list)) and len(sizes) == axes
-    if not right or not all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n > 0 for n in sizes):
+    if not right or not all(_whole(n) and n > 0 for n in sizes):
         raise ParameterError(
             f"{what} is a positive integer, or one for each of {axes} axes", where=where, got=repr(value)
         )
@@ -37,7 +37,7 @@ def checked_padding(padding: Any, axes: int, where: str) -> str | Pads:
     names = ("valid", "same", "causal") if axes == 1 else ("valid", "same")
     if isinstance(padding, str) and padding in names:
         return padding
-    if isinstance(padding, (int, np.integer)):
+    if _whole(padding):
         sides: Any = ((padding, padding),) * axes
     elif isinstance(padding, (tuple, list)) and axes == 1 and len(padding) == 2 and not _nested(padding):
         sides = (tuple(padding),)
@@ -45,7 +45,7 @@ def checked_padding(padding: Any, axes: int, where: str) -> str | Pads:
         sides = tuple(tuple(each) if isinstance(each, (tuple, list)) else (each, each) for each in padding)
     else:
         sides = ()
-    whole = all(isinstance(n, (int, np.integer)) and n >= 0 for each in sides for n in each)
+    whole = all(_whole(n) and n >= 0 for each in sides for n in each)
     if not sides or any(len(each) != 2 for each in sides) or not whole:
         raise ParameterError(
             "cannot be used as padding",
@@ -93,7 +93,7 @@ def slid(window: Window, sizes: Shape, *, ceil: bool = False) -> Shape:
                 f"the kernel is larger than the image along spatial axis {axis}",
                 expected=f"{reach} pixels or more{dilated}",
                 got=f"{n}{around}",
-                hint="a smaller kernel, more padding, or fewer pooling layers before it",
+                hint="larger images, a smaller kernel, more padding, or fewer pooling layers before it",
             )
         places.append((padded - reach + (window.stride[axis] - 1 if ceil else 0)) // window.stride[axis] + 1)
     return tuple(places)
@@ -131,6 +131,10 @@ def check_channels(layer: Layer, A_prev: Array, channels: int) -> None:
             got=tuple(A_prev.shape),
             hint="channels come first" if channels in A_prev.shape[1:-1] else None,
         )
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _nested(padding: Any) -> bool:
