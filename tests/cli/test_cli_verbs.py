@@ -171,6 +171,8 @@ def test_a_run_is_shown_with_everything_in_its_place(pellucid, trained):
         "dense_1/W",
         "Hyperparameters",
         "batch_size = 8",
+        'loss = ',
+        "bias_initializer zeros",
         "Learning",
         "Test set",
         "Files",

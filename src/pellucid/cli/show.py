@@ -97,13 +97,15 @@ def _run(name: str) -> Answer:
     files = sorted(str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file())
     measured = next((each["metrics"] for each in reversed(openings) if each["metrics"]), None)
     config = run.config
-    text = tomli_w.dumps({key: value for key, value in config.items() if key != "network"})
+    network = config.get("network", {})
+    text = tomli_w.dumps(config | {"network": {name: said for name, said in network.items() if name != "layers"}})
+    lines = [text.rstrip(), "", "[network.layers]", *map(_one_line, network.get("layers", ()))]
     head = [heading(f"{run.name}  ({run.status})"), ""]
     parts = [
         *head,
         *parts,
         heading("Hyperparameters"),
-        indented(text.rstrip()),
+        indented("\n".join(lines)),
         "",
         heading("Learning"),
         terminal(history),
@@ -157,6 +159,20 @@ def _features(args: argparse.Namespace) -> Answer:
 
 _IMAGES = 1000  # looked through for the patches that excite a unit most
 _STATISTICS = ("shape", "numbers", "mean", "deviation", "largest")
+
+
+def _one_line(layer: dict[str, Any]) -> str:
+    """A layer's hyperparameters, those at their default too: ``Dense: units 16, activation relu, …``."""
+
+    def said(value: Any) -> str:
+        if not isinstance(value, dict) or "type" not in value:
+            return str(value)
+        arguments = [f"{name}={said(each)}" for name, each in value.items() if name != "type"]
+        return f"{value['type']}({', '.join(arguments)})" if arguments else value["type"]
+
+    own = ", ".join(f"{name} {said(value)}" for name, value in layer.items() if name != "type")
+    kind = layer.get("type", "shared")
+    return f"{kind}: {own}" if own else kind
 
 
 def _measures(measured: dict[str, float], openings: list[dict[str, Any]]) -> str:
