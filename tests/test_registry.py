@@ -15,6 +15,10 @@ from pellucid.registry import Registry, config
 shapes: Registry[Any] = Registry("shape")
 
 
+class Square:
+    """Nobody registered it."""
+
+
 @shapes.register("circle", "disc")
 @dataclass(frozen=True)
 class Circle:
@@ -123,6 +127,8 @@ def test_any_text_is_either_understood_or_refused(text):
         (3, "^here: cannot be used as shape"),
         (None, "cannot be used as shape"),
         (int, "cannot be used as shape"),
+        (Square, "cannot be used as shape(.|\\n)*hint: .*register Square under a name"),
+        (Square(), "cannot be used as shape(.|\\n)*hint: .*register Square under a name"),
     ],
 )
 def test_messages(value, message):

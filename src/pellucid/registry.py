@@ -77,8 +77,13 @@ class Registry(Generic[T]):
             return self._build(value, (), {}, where)
         if isinstance(value, tuple(self._classes.values())):
             return cast(T, value)
+        own = value if isinstance(value, type) else type(value)
         raise ParameterError(
-            f"cannot be used as {self.kind}", where=where, expected=f"one of {', '.join(self)}", got=repr(value)
+            f"cannot be used as {self.kind}",
+            where=where,
+            expected=f"one of {', '.join(self)}",
+            got=repr(value),
+            hint=None if own.__module__ == "builtins" else f"register {own.__name__} under a name of its own",
         )
 
     def _build(self, cls: type[T], args: tuple, kwargs: dict[str, Any], where: str | None) -> T:

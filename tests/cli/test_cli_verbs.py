@@ -171,7 +171,7 @@ def test_a_run_is_shown_with_everything_in_its_place(pellucid, trained):
         "dense_1/W",
         "Hyperparameters",
         "batch_size = 8",
-        'loss = ',
+        "[network.loss]",
         "bias_initializer zeros",
         "Learning",
         "Test set",
