@@ -476,6 +476,29 @@ def test_a_cost_that_explodes_is_said_and_the_run_marked_failed(pellucid, flower
     assert not Path("r/model.pellucid").exists()
 
 
+def test_averaging_ends_with_the_mean_of_the_epochs(pellucid, tmp_path):
+    flags = ("--epochs", 3, "--hidden", 8, "--dropout", 0, "--optimizer", "adam(1e-2)", "--quiet", "--no-plot")
+    ends = []
+    for name, more in (("two", ("--epochs", 2)), ("three", ()), ("mean", ("--averaging", 1))):
+        assert pellucid("train", "iris", *flags, *more, "--patience", 0, "--out", name).code == 0
+        ends.append(load(tmp_path / name / "model.pellucid").parameters["dense_1"]["W"])
+    np.testing.assert_allclose(ends[2], (ends[0] + ends[1]) / 2, rtol=1e-5, atol=1e-7)
+    assert not np.allclose(ends[0], ends[1], rtol=1e-3)
+    training = Run.open("mean").config["training"]
+    assert (training["averaging"], training["patience"]) == (1, 0)
+    assert "averaging" not in Run.open("three").config["training"]
+    assert pellucid("train", "iris", *flags, "--averaging", "--out", "default").code == 0, "no early stopping with it"
+    assert Run.open("default").config["training"]["averaging"] == 0.75
+
+
+def test_averaging_goes_with_no_best_epoch_and_belongs_to_the_run(pellucid, trained):
+    said = pellucid("train", "iris", "--averaging", "--patience", 3)
+    assert (said.code, "give one of them" in said.err) == (2, True)
+    said = pellucid("train", "--resume", "first", "--averaging", 0)
+    assert (said.code, "--averaging cannot be another than the run's" in said.err) == (2, True)
+    assert pellucid("train", "--resume", "first", "--patience", 0).code == 2
+
+
 def test_a_run_only_grows_and_its_test_set_stays_seen_once(pellucid, trained):
     said = pellucid("train", "--resume", "first", "--epochs", 1)
     assert said.code == 1

@@ -57,6 +57,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--optimizer", metavar="O", help='such as "adam(1e-3)", "momentum(cosine(0.1), momentum=0.9)"')
     add("--learning-rate", metavar="R", help='a number, or a schedule such as "cosine(1e-3)"')
     add("--patience", type=natural, metavar="N", help="stop after N epochs without a lower validation loss; 0: never")
+    add(
+        "--averaging",
+        nargs="?",
+        const=0.75,
+        type=_share,
+        metavar="START",
+        help="end with the mean of the weights after START, a share or number of the epochs (default: 0.75)",
+    )
     add("--augment", nargs="+", action="extend", metavar="A", help='change training images: "shift(2)" horizontal_flip')
     add("--class-weight", choices=["balanced"], help="rare classes count as much as frequent ones")
     add("--metrics", type=items, metavar="A,B", help="measured besides the loss, such as accuracy,f1")
@@ -132,6 +140,8 @@ def _start(args: argparse.Namespace, say: Any) -> Answer:
             "seed": seed,
         },
     }
+    if args.averaging is not None and args.patience:
+        raise UsageError("--patience goes back to the best epoch, --averaging to none: give one of them", args.parser)
     experiment = Experiment(described)
     _check_test(args, experiment)
     net = experiment.network(
@@ -143,7 +153,8 @@ def _start(args: argparse.Namespace, say: Any) -> Answer:
     names = [each.registered_name for each in default_for(experiment.task)] if args.metrics is None else args.metrics
     experiment.metrics(names)
     count = len(experiment.split.train)
-    patience = recipe.patience if args.patience is None else args.patience
+    averaging = {} if args.averaging is None else {"averaging": args.averaging}
+    patience = 0 if averaging else recipe.patience if args.patience is None else args.patience
     described["training"] = {
         "epochs": args.epochs or recipe.epochs,
         "batch_size": count if args.batch_size == "all" else args.batch_size or recipe.batch_for(count),
@@ -156,6 +167,7 @@ def _start(args: argparse.Namespace, say: Any) -> Answer:
         "augment": [complete(augmentations.get(each, where="--augment")) for each in args.augment or recipe.augment],
         "layer_statistics": bool(args.layer_statistics),
         "engine": net.ops.name,
+        **averaging,
     }
     described["network"] = complete_network(net)
     _describe(experiment, net, described, say)
@@ -184,7 +196,7 @@ def _resume(args: argparse.Namespace, say: Any) -> Answer:
 
     free = {"resume", "epochs", "json", "debug", "quiet", "no_plot", "threads", "run", "parser"}
     for name, value in vars(args).items():
-        if name not in free and value not in (None, False):
+        if name not in free and value is not None and value is not False:
             raise UsageError(
                 f"--{name.replace('_', '-')} cannot be another than the run's: only --epochs can", args.parser
             )
@@ -228,7 +240,7 @@ def _train(
     import shutil
 
     from pellucid.cli.experiment import MODEL
-    from pellucid.training.callbacks import Callback, EarlyStopping
+    from pellucid.training.callbacks import Callback, EarlyStopping, WeightAveraging
 
     class Begun(Callback):
         """Whether anything was learned: a run in which nothing was is not kept."""
@@ -247,7 +259,9 @@ def _train(
         held_out, targets = experiment.rows("validation").arrays()
         validation = held_out if targets is None else (held_out, targets)
     begun = Begun()
-    stopping = [EarlyStopping(training["patience"])] if training["patience"] else []
+    ending: list[Callback] = [EarlyStopping(training["patience"])] if training["patience"] else []
+    if "averaging" in training:
+        ending.append(WeightAveraging(training["averaging"]))
     run = create()
     with run:
         try:
@@ -259,7 +273,7 @@ def _train(
                 optimizer=training["optimizer"],
                 validation=validation,
                 metrics=metrics,
-                callbacks=[*stopping, begun],
+                callbacks=[*ending, begun],
                 augment=training.get("augment", ()),
                 seed=training["seed"],
                 layer_statistics=training["layer_statistics"],
@@ -416,6 +430,7 @@ def _describe(experiment: Experiment, net: Network, described: dict[str, Any], s
     say(
         f"{os.path.basename(described['net'])}: {count(net.parameters):,} parameters; {optimizer}, batches of "
         f"{training['batch_size']:,}, at most {training['epochs']} epochs, {net.ops.name} engine"
+        + (", weights averaged at the end" if "averaging" in training else "")
     )
     say("")
 
@@ -486,7 +501,7 @@ def _share(text: str) -> float | int:
     except ValueError:
         number = -1
     if number < 0 or (isinstance(number, float) and not 0 <= number < 1):
-        raise argparse.ArgumentTypeError(f"expected a share such as 0.1, or a number of examples, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a share such as 0.1, or a number such as 100, got {text!r}")
     return number
 
 
