@@ -1,0 +1,219 @@
+// Every kernel on random sizes, the pool and the memory from several threads at once, for the sanitizers to watch: see
+// `sanitize` beside it. Arrays end where a sanitizer sees it; one thread and three must agree.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <stdexcept>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "kernels.h"
+#include "memory.h"
+#include "pool.h"
+
+using namespace pellucid;
+
+static void check(bool right, const char* what) {
+    if (right) return;
+    std::fprintf(stderr, "wrong: %s\n", what);
+    std::exit(1);
+}
+
+static thread_local std::mt19937 rng(7);
+static long draw(long from, long to) { return std::uniform_int_distribution<long>(from, to)(rng); }
+
+template <class T> struct Block {  // of exactly n numbers
+    std::unique_ptr<T[]> memory;
+    size_t n;
+    explicit Block(size_t n, double low = -2, double high = 2) : memory(new T[n]), n(n) {
+        for (size_t i = 0; i < n; ++i) memory[i] = T(std::uniform_real_distribution<double>(low, high)(rng));
+    }
+    operator T*() { return memory.get(); }
+    bool near(const Block& other) const {
+        for (size_t i = 0; i < n; ++i)
+            if (memory[i] != other.memory[i] &&
+                !(std::abs(double(memory[i]) - double(other.memory[i])) <= 1e-3 * (1 + std::abs(double(memory[i])))))
+                return false;
+        return true;
+    }
+};
+
+// f(result) twice, with one thread and with three.
+template <class T, class F> void both(const char* what, size_t n, F f) {
+    Block<T> one(n), other(n);
+    set_threads(1);
+    f((T*)one);
+    set_threads(3);
+    f((T*)other);
+    check(one.near(other), what);
+}
+
+static Geometry geometry(bool pooling) {
+    Geometry g{};
+    g.kh = draw(1, 4), g.kw = draw(1, 4), g.sh = draw(1, 5), g.sw = draw(1, 5), g.dh = draw(1, 3), g.dw = draw(1, 3);
+    g.top = draw(0, 4), g.left = draw(0, 4), g.bottom = draw(0, 4), g.right = draw(0, 4);
+    long h = g.dh * (g.kh - 1) + 1, w = g.dw * (g.kw - 1) + 1;
+    g.H = std::max(1L, h - g.top - g.bottom) + draw(0, 9), g.W = std::max(1L, w - g.left - g.right) + draw(0, 9);
+    g.out_h = (g.H + g.top + g.bottom - h) / g.sh + 1, g.out_w = (g.W + g.left + g.right - w) / g.sw + 1;
+    if (pooling) g.out_h += draw(0, 1), g.out_w += draw(0, 1);
+    const long examples[] = {1, 2, 3, 7, 15, 16, 17, 33, 65};
+    g.m = examples[draw(0, 8)];
+    return g;
+}
+
+template <class T> void every_kernel() {
+    const auto& k = kernels<T>();
+    long n = draw(1, 90), p = draw(1, 90), m = draw(1, 90);
+    Block<T> W(n * p), A(p * m), dZ(n * m), b(n);
+    both<T>("affine", n * m, [&](T* Z) { k.matmul(n, m, p, W, p, 1, A, Z, b, T(1)); });
+    both<T>("affine_dA", p * m, [&](T* dA) { k.matmul(p, m, n, W, 1, p, dZ, dA, nullptr, T(1)); });
+    both<T>("affine_dW", n * p, [&](T* dW) { k.affine_dW(n, p, m, dZ, A, dW); });
+    both<T>("row_means", n, [&](T* mean) { k.row_means(n, m, dZ, T(m), mean); });
+    {
+        Geometry g = geometry(false);
+        long groups = draw(1, 2), units = groups * draw(1, 14);
+        g.C = groups * draw(1, 5);
+        size_t filters = units * (g.C / groups) * g.kh * g.kw, places = units * g.out_h * g.out_w * g.m, image = g.C * g.H * g.W * g.m;
+        Block<T> W(filters), A(image), dZ(places), b(units);
+        both<T>("convolution", places, [&](T* Z) { k.convolution(g, units, groups, W, A, b, Z); });
+        both<T>("convolution_dW", filters, [&](T* dW) { k.convolution_dW(g, units, groups, dZ, A, dW); });
+        both<T>("convolution_dA", image, [&](T* dA) { k.convolution_dA(g, units, groups, W, dZ, dA); });
+    }
+    {
+        Geometry g = geometry(true);
+        g.C = draw(1, 4);
+        size_t places = g.C * g.out_h * g.out_w * g.m, image = g.C * g.H * g.W * g.m;
+        Block<T> A(image), dA(places);
+        std::unique_ptr<int32_t[]> taps(new int32_t[places]);
+        both<T>("max_pool", places, [&](T* Z) { k.max_pool(g, A, Z, taps.get()); });
+        both<T>("max_pool_backward", image, [&](T* d) { k.max_pool_backward(g, dA, taps.get(), d); });
+        both<T>("sum_pool", places, [&](T* Z) { k.sum_pool(g, A, Z); });
+        both<T>("sum_pool_backward", image, [&](T* d) { k.sum_pool_backward(g, dA, d); });
+    }
+    for (int kind = 0; kind < KINDS; ++kind) {
+        size_t size = draw(0, 3) ? draw(0, 200) : draw(16000, 60000);
+        Block<T> Z(size), d(size);
+        both<T>("activation", size, [&](T* A) { k.activation(kind, size, Z, A, T(0.3)); });
+        both<T>("activation_backward", size, [&](T* dZ) { k.activation_backward(kind, size, d, Z, dZ, T(0.3)); });
+    }
+    {
+        std::vector<int64_t> Y(m);
+        for (auto& y : Y) y = draw(0, n - 1);
+        Block<T> losses(m), variance(n, 0.5, 1), mean(n);
+        both<T>("softmax_cross_entropy", n * m, [&](T* P) { k.softmax_cross_entropy(n, m, dZ, Y.data(), T(0.1), losses, P); });
+        both<T>("normalize", n * m, [&](T* H) { k.normalize(n, m, dZ, T(1e-3), H, mean, variance); });
+        both<T>("normalize_backward", n * m, [&](T* d) { k.normalize_backward(n, m, dZ, dZ, variance, T(1e-3), d); });
+        std::unique_ptr<uint8_t[]> D(new uint8_t[n * m]);
+        both<T>("dropout", n * m, [&](T* A) { k.dropout(n * m, 77, T(0.3), dZ, A, D.get()); });
+        for (int rule = 0; rule < RULES; ++rule) {
+            const double constants[] = {0.01, 1, 0.9, 0.9, 1e-8, 0};
+            both<T>("update", n * p, [&](T* V) {
+                Block<T> s0(n * p, 0, 0), s1(n * p, 0, 0);
+                T* slots[] = {SLOTS[rule] > 0 ? (T*)s0 : nullptr, SLOTS[rule] > 1 ? (T*)s1 : nullptr};
+                std::memcpy(V, (T*)W, n * p * sizeof(T));
+                k.update(rule, n * p, V, W, slots, constants);
+            });
+        }
+        std::vector<int64_t> rows(draw(0, 70));
+        for (auto& row : rows) row = draw(0, n - 1);
+        both<T>("examples_last", p * rows.size(), [&](T* X) { k.examples_last(rows.size(), p, rows.data(), W, X); });
+    }
+}
+
+// Several callers, nested calls, failures, and a changing number of threads.
+static void pool() {
+    std::vector<std::thread> callers;
+    std::atomic<bool> done{false};
+    std::thread changing([&] {
+        for (int n = 0; !done; n = (n + 1) % 4) set_threads(n + 1);
+    });
+    for (int c = 0; c < 4; ++c)
+        callers.emplace_back([c] {
+            for (int i = 0; i < 1500; ++i) {
+                std::vector<long> seen(1 + (c + i) % 9);
+                parallel(seen.size(), [&](long part) {
+                    parallel(2, [](long) {});
+                    seen[part] += part + 1;
+                });
+                for (size_t part = 0; part < seen.size(); ++part) check(seen[part] == long(part + 1), "a part is done once");
+                try {
+                    parallel(5, [](long part) { if (part == 3) throw std::runtime_error("a part fails"); });
+                    check(false, "a failure is told");
+                } catch (const std::runtime_error&) {
+                }
+                if (i % 50 == 0) std::this_thread::sleep_for(std::chrono::microseconds(200));  // workers fall asleep
+            }
+        });
+    for (auto& caller : callers) caller.join();
+    done = true;
+    changing.join();
+}
+
+static void memory() {
+    std::vector<std::thread> users;
+    for (int u = 0; u < 4; ++u)
+        users.emplace_back([u] {
+            rng.seed(u);
+            std::vector<std::pair<unsigned char*, size_t>> mine;
+            for (int i = 0; i < 4000; ++i) {
+                size_t bytes = draw(0, 3000);
+                auto* p = static_cast<unsigned char*>(take(bytes));
+                std::memset(p, u + 1, bytes);
+                mine.emplace_back(p, bytes);
+                if (mine.size() > 20 || i % 7 == 0) {
+                    size_t chosen = draw(0, mine.size() - 1);
+                    auto [q, size] = mine[chosen];
+                    for (size_t at = 0; at < size; ++at) check(q[at] == u + 1, "memory belongs to one array");
+                    give(q, size);
+                    mine.erase(mine.begin() + chosen);
+                }
+            }
+            for (auto [q, size] : mine) give(q, size);
+        });
+    for (auto& user : users) user.join();
+    check(used() == 0, "all was given back");
+    release();
+    size_t large = MOST_HELD / 16;
+    std::vector<void*> many;
+    for (int i = 0; i < 20; ++i) many.push_back(take(large));
+    for (void* each : many) give(each, large);
+    check(held() <= MOST_HELD && held() >= MOST_HELD / 2, "what is kept has a bound");
+    release();
+    check(held() == 0, "what was kept is given back");
+}
+
+static void forks() {
+    for (int i = 0; i < 10; ++i) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            std::atomic<long> total{0};
+            parallel(10, [&](long part) { total += part; });
+            give(take(1000), 1000);
+            _exit(total == 45 ? 0 : 1);
+        }
+        int status = 0;
+        waitpid(pid, &status, 0);
+        check(WIFEXITED(status) && WEXITSTATUS(status) == 0, "a child computes");
+    }
+}
+
+int main(int count, char** arguments) {
+    int rounds = count > 1 ? std::atoi(arguments[1]) : 40;
+    set_threads(3);
+    parallel(3, [](long) {});
+    forks();
+    pool();
+    memory();
+    for (int i = 0; i < rounds; ++i) every_kernel<float>(), every_kernel<double>();
+    std::printf("%s: clean\n", kernels<float>().name);
+}
