@@ -26,6 +26,7 @@ PLACES = 3  # of each problem, so many places are named
 
 _YEAR_FIRST = re.compile(r"\d{4}[-/]\d{1,2}[-/]\d{1,2}([T ].*)?")
 _DAY_FIRST = re.compile(r"\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}( .*)?")
+_GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")  # 0,123 is no thousand
 _EIGHT_DIGITS = re.compile(r"(1[89]|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 
 
@@ -504,10 +505,10 @@ def _trained_inputs(
     absent = [name for name in trained if name not in inputs]
     if absent:
         raise DataError(
-            f"column {', '.join(map(repr, absent))} is missing",
+            f"column{'s'[: len(absent) > 1]} {', '.join(map(repr, absent))} {'is' if len(absent) == 1 else 'are'} missing",
             where=read.where,
             expected=f"the columns of the training data: {', '.join(trained)}",
-            got=", ".join(inputs),
+            got=", ".join(column.name for column in read.columns),
         )
     for name, kind in trained.items():
         column = columns[name]
@@ -525,19 +526,30 @@ def _trained_inputs(
 
 def _check_mixed(column: Column, read: ReadTable, *, allowed: bool) -> None:
     """A column of numbers with a few texts in it is more likely damaged than categorical."""
-    numbers = [is_number(level.replace(",", ".", 1)) for level in column.levels]
+    grouped = [bool(_GROUPED.fullmatch(level.strip())) for level in column.levels]
+    numbers = [
+        group or is_number(level.replace(",", ".", 1)) for level, group in zip(column.levels, grouped, strict=True)
+    ]
     count = sum(column.counts)
     numeric = sum(n for n, is_number in zip(column.counts, numbers, strict=True) if is_number)
     if allowed or not 0 < count < 2 * numeric:
         return
     if numeric == count:
-        example = next(level for level in column.levels if not is_number(level))
+        commas = [(level, group) for level, group in zip(column.levels, grouped, strict=True) if not is_number(level)]
+        example = commas[0][0]
+        what, hint = "with a decimal comma", "decimal=',' reads them"
+        thousands = next((level for level, _ in commas if level.count(",") > 1 or "." in level), None)
+        if thousands is not None:
+            what, hint, example = "with commas between the thousands", "remove the thousands commas", thousands
+        elif all(group for _, group in commas):
+            what = "whose commas may mark thousands or decimals"
+            hint = "remove the commas if they mark thousands; if decimals, decimal=',' reads them"
         raise DataError(
-            f"column {column.name!r} holds numbers with a decimal comma",
+            f"column {column.name!r} holds numbers {what}",
             where=read.where,
-            expected="a decimal point",
+            expected="digits with nothing but a decimal point",
             got=repr(example),
-            hint="decimal=',' reads them",
+            hint=hint,
         )
     odd = [i for i, is_number in enumerate(numbers) if not is_number]
     raise DataError(
