@@ -113,8 +113,16 @@ template <class T> void every_kernel() {
         both<T>("softmax_cross_entropy", n * m, [&](T* P) { k.softmax_cross_entropy(n, m, dZ, Y.data(), T(0.1), losses, P); });
         both<T>("normalize", n * m, [&](T* H) { k.normalize(n, m, dZ, T(1e-3), H, mean, variance); });
         both<T>("normalize_backward", n * m, [&](T* d) { k.normalize_backward(n, m, dZ, dZ, variance, T(1e-3), d); });
+        long outer = draw(1, 3);
+        Block<T> cube(outer * n * m), columns(outer * m, 0.5, 1), means(outer * m);
+        both<T>("softmax", cube.n, [&](T* A) { k.softmax(outer, n, m, cube, A); });
+        both<T>("softmax_backward", cube.n, [&](T* d) { k.softmax_backward(outer, n, m, cube, cube, d); });
+        both<T>("normalize_columns", cube.n, [&](T* H) { k.normalize_columns(outer, n, m, cube, T(1e-3), H, means, columns); });
+        both<T>("normalize_columns_backward", cube.n, [&](T* d) { k.normalize_columns_backward(outer, n, m, cube, cube, columns, T(1e-3), d); });
+        both<T>("softmax_cross_entropy_backward", n * m, [&](T* d) { k.softmax_cross_entropy_backward(n, m, dZ, Y.data(), T(0.1), d); });
         std::unique_ptr<uint8_t[]> D(new uint8_t[n * m]);
         both<T>("dropout", n * m, [&](T* A) { k.dropout(n * m, 77, T(0.3), dZ, A, D.get()); });
+        both<T>("dropout_backward", n * m, [&](T* d) { k.dropout_backward(n * m, dZ, D.get(), T(0.3), d); });
         for (int rule = 0; rule < RULES; ++rule) {
             const double constants[] = {0.01, 1, 0.9, 0.9, 1e-8, 0};
             both<T>("update", n * p, [&](T* V) {

@@ -372,6 +372,30 @@ REFUSED = {
         (zeros(3, 4), np.array([0, 1, 2]), 0.0),
         (zeros(0, 4), np.array([0, 0, 0, 0]), 0.0),
     ],
+    "softmax_cross_entropy_backward": [
+        (zeros(3, 4), np.array([0, 1, 2, 3]), 0.0),
+        (zeros(3, 4), np.array([0, 1, 2, -1]), 0.0),
+        (zeros(3, 4), np.array([0, 1]), 0.0),
+        (zeros(0, 1), np.array([0]), 0.0),
+    ],
+    "softmax": [(zeros(3, 4), 2), (zeros(3, 4), -1), (zeros(0, 4), 0)],
+    "softmax_backward": [(zeros(3, 4), zeros(4, 3), 0), (zeros(3, 4), zeros(3, 4), 2)],
+    "normalize_columns": [
+        (zeros(3, 4), 1, 2, 1e-5),
+        (zeros(3, 4), 0, 0, 1e-5),
+        (zeros(3, 4), 1, 2**63, 1e-5),
+        (zeros(0, 4), 0, 1, 1e-5),
+    ],
+    "normalize_columns_backward": [
+        (zeros(3, 4), zeros(3, 4), zeros(3, 1), 0, 1, 1e-5),
+        (zeros(3, 4), zeros(4, 3), zeros(1, 4), 0, 1, 1e-5),
+        (zeros(3, 4), zeros(3, 4), zeros(1, 4), 0, 3, 1e-5),
+    ],
+    "dropout_backward": [
+        (zeros(3), zeros(4, dtype="uint8"), 0.5),
+        (zeros(3), zeros(3, dtype="uint8"), 1.0),
+        (zeros(3), zeros(3), 0.5),
+    ],
     "normalize": [(zeros(3, 0), 1e-5), (zeros(3), 1e-5)],
     "normalize_backward": [
         (zeros(3, 4), zeros(3, 4), zeros(4, 1), 1e-5),

@@ -25,6 +25,8 @@ _RULES = {
     "gradient_descent": (0, ()),
     "momentum": (1, ("momentum",)),
     "nesterov": (2, ("momentum",)),
+    "adagrad": (3, ("epsilon",)),
+    "adadelta": (7, ("decay", "epsilon")),
     "rmsprop": (4, ("decay", "epsilon")),
     "adam": (5, ("beta1", "beta2", "epsilon")),
     "adamw": (6, ("beta1", "beta2", "epsilon", "weight_decay")),
@@ -56,6 +58,13 @@ class NativeOps(NumpyOps):
     def __init__(self) -> None:
         self.kernels: Any = importlib.import_module(f"{__name__}._kernels")
         _show_threads()
+
+    # --- arrays
+
+    def examples_last(self, x, rows, dtype):
+        if x.dtype != dtype or x.ndim < 2 or not x.flags.c_contiguous:
+            return super().examples_last(x, rows, dtype)
+        return self.kernels.examples_last(x, rows)
 
     # --- affine
 
@@ -125,23 +134,42 @@ class NativeOps(NumpyOps):
             return super().softmax_cross_entropy(Z, Y, smoothing, axis)
         return self.kernels.softmax_cross_entropy(_rows(Z), _rows(Y.astype(np.int64, copy=False)), smoothing)
 
+    def softmax_cross_entropy_backward(self, P, Y, smoothing, axis):
+        if P.ndim != 2 or Y.ndim != 1 or axis not in (0, -2):
+            return super().softmax_cross_entropy_backward(P, Y, smoothing, axis)
+        return self.kernels.softmax_cross_entropy_backward(_rows(P), _rows(Y.astype(np.int64, copy=False)), smoothing)
+
+    def softmax(self, Z, axis):
+        return self.kernels.softmax(_rows(Z), axis % Z.ndim)
+
+    def softmax_backward(self, dA, A, axis):
+        return self.kernels.softmax_backward(_rows(dA), _rows(A), axis % A.ndim)
+
     # --- normalisation
 
     def normalize(self, A_prev, axes, epsilon):
-        if axes != tuple(range(1, A_prev.ndim)) or not A_prev.size:
+        if not _together(axes) or not A_prev.size:
             return super().normalize(A_prev, axes, epsilon)
-        return self.kernels.normalize(_rows(A_prev), epsilon)
+        if axes == tuple(range(1, A_prev.ndim)):
+            return self.kernels.normalize(_rows(A_prev), epsilon)
+        return self.kernels.normalize_columns(_rows(A_prev), axes[0], len(axes), epsilon)
 
     def normalize_backward(self, dA_hat, A_hat, variance, axes, epsilon):
-        if axes != tuple(range(1, A_hat.ndim)) or not A_hat.size:
+        if not _together(axes) or not A_hat.size:
             return super().normalize_backward(dA_hat, A_hat, variance, axes, epsilon)
-        return self.kernels.normalize_backward(_rows(dA_hat), _rows(A_hat), _rows(variance), epsilon)
+        given = _rows(dA_hat), _rows(A_hat), _rows(variance)
+        if axes == tuple(range(1, A_hat.ndim)):
+            return self.kernels.normalize_backward(*given, epsilon)
+        return self.kernels.normalize_columns_backward(*given, axes[0], len(axes), epsilon)
 
     # --- randomness
 
     def dropout(self, key, A_prev, rate):
         A, D = self.kernels.dropout(_mixed(key), _rows(A_prev), rate)
         return A, D.view(np.bool_)
+
+    def dropout_backward(self, dA, D, rate):
+        return self.kernels.dropout_backward(_rows(dA), _rows(D).view(np.uint8), rate)
 
     # --- updates
 
@@ -179,6 +207,10 @@ def _kind(g: Any) -> int | None:
 def _rows(A: Array) -> Array:
     flags = A.flags
     return A if flags.c_contiguous and flags.aligned else np.array(A, order="C")
+
+
+def _together(axes: tuple[int, ...]) -> bool:
+    return axes[0] >= 0 and axes == tuple(range(axes[0], axes[0] + len(axes)))
 
 
 def _mixed(key: tuple[int, ...]) -> int:

@@ -35,6 +35,14 @@ template <class F> void elementwise(long n, F f) {
     parallel((n + CHUNK - 1) / CHUNK, [&](long part) { f(part * CHUNK, std::min(n, (part + 1) * CHUNK)); });
 }
 
+}  // namespace
+}  // namespace pellucid
+
+#include "columns.h"
+
+namespace pellucid {
+namespace {
+
 // --- matrix products ----------------------------------------------------------------------------------------------
 
 template <class T> void transpose(long rows, long columns, const T* A, long a_row, T* B, long b_row) {
@@ -760,12 +768,21 @@ template <class T> void dropout(long n, uint64_t key, T rate, const T* A_prev, T
     uint32_t limit = uint32_t(double(rate) * 4294967296.0);
     T scale = T(1) / (T(1) - rate);
     elementwise(n, [=](long begin, long end) {
-        for (long i = begin; i < end; ++i) {
-            uint32_t draw = mixed(mixed(uint32_t(i) + low) ^ (high + uint32_t(uint64_t(i) >> 32)));
-            uint8_t keep = draw >= limit;
-            D[i] = keep;
-            A[i] = keep ? A_prev[i] * scale : T(0);
+        constexpr long SIDE = 64;  // loops over one type each, so that each is vectors
+        for (long start = begin; start < end; start += SIDE) {
+            long k = std::min(SIDE, end - start);
+            uint32_t draws[SIDE], salt = high + uint32_t(uint64_t(start) >> 32);
+            for (uint32_t e = 0; e < SIDE; ++e) draws[e] = mixed(mixed(uint32_t(start) + e + low) ^ salt);
+            for (long e = 0; e < k; ++e) D[start + e] = draws[e] >= limit;
+            for (long e = 0; e < k; ++e) A[start + e] = A_prev[start + e] * T(D[start + e]) * scale;
         }
+    });
+}
+
+template <class T> void dropout_backward(long n, const T* dA, const uint8_t* D, T rate, T* dA_prev) {
+    T scale = T(1) / (T(1) - rate);
+    elementwise(n, [=](long begin, long end) {
+        for (long i = begin; i < end; ++i) dA_prev[i] = dA[i] * T(D[i]) * scale;
     });
 }
 
@@ -797,6 +814,22 @@ void update(int rule, long n, T* W, const T* dW, T* const* slots, const double* 
                 s0[i] = v;
                 W[i] += p0 * v - rate * dW[i];
             });
+        case ADAGRAD:
+            return all([=](long i) {
+                T s = s0[i] + dW[i] * dW[i];
+                s0[i] = s;
+                W[i] -= rate * dW[i] / (std::sqrt(s) + p0);
+            });
+        case ADADELTA: {
+            const T q0 = T(1 - constants[2]);
+            return all([=](long i) {
+                T g = dW[i], s = p0 * s0[i] + q0 * g * g;
+                T step = -std::sqrt(s1[i] + p1) / std::sqrt(s + p1) * g;
+                s0[i] = s;
+                s1[i] = p0 * s1[i] + q0 * step * step;
+                W[i] += rate * step;
+            });
+        }
         case RMSPROP: {
             const T q0 = T(1 - constants[2]);
             return all([=](long i) {
@@ -860,6 +893,12 @@ template <class T> Kernels<T> table() {
             normalize_backward<T>,
             dropout<T>,
             update<T>,
+            softmax<T>,
+            softmax_backward<T>,
+            softmax_cross_entropy_backward<T>,
+            normalize_columns<T>,
+            normalize_columns_backward<T>,
+            dropout_backward<T>,
             examples_last<T>};
 }
 

@@ -37,6 +37,14 @@ template <class T> struct Kernels {
                                T* dA);
     void (*dropout)(long n, uint64_t key, T rate, const T* A_prev, T* A, uint8_t* D);
     void (*update)(int rule, long n, T* W, const T* dW, T* const* slots, const double* constants);
+    // Along the middle axis of (outer, n, inner).
+    void (*softmax)(long outer, long n, long inner, const T* Z, T* A);
+    void (*softmax_backward)(long outer, long n, long inner, const T* dA, const T* A, T* dZ);
+    void (*softmax_cross_entropy_backward)(long n, long m, const T* P, const int64_t* Y, T smoothing, T* dZ);
+    void (*normalize_columns)(long outer, long n, long inner, const T* A, T epsilon, T* A_hat, T* mean, T* variance);
+    void (*normalize_columns_backward)(long outer, long n, long inner, const T* dA_hat, const T* A_hat, const T* variance,
+                                       T epsilon, T* dA);
+    void (*dropout_backward)(long n, const T* dA, const uint8_t* D, T rate, T* dA_prev);
     void (*examples_last)(long m, long n, const int64_t* rows, const T* x, T* X);
 };
 

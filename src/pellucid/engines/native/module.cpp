@@ -139,6 +139,24 @@ Geometry pooling(const Shape& image, const Window& window, const std::vector<lon
     return g;
 }
 
+// A shape seen as (outer, n, inner), n being `count` axes from `axis` on; `kept` is the shape with 1 for each of them.
+struct Along {
+    long outer = 1, n = 1, inner = 1;
+    Shape kept;
+    Along(const Shape& shape, size_t axis, size_t count) : kept(shape) {
+        need(count >= 1 && axis < shape.size() && count <= shape.size() - axis, "no such axis");
+        for (size_t i = 0; i < shape.size(); ++i) (i < axis ? outer : i < axis + count ? n : inner) *= shape[i];
+        std::fill_n(kept.begin() + axis, count, 1);
+        need(n > 0, "the axis is empty");
+    }
+};
+
+void classes(const char* what, const Shape& Z, const In<int64_t>& Y) {
+    bool right = Z.size() == 2 && Y.ndim() == 1 && Y.shape(0) == Z[1] && Z[0] > 0;
+    for (size_t i = 0; right && i < Y.size(); ++i) right = Y.data()[i] >= 0 && Y.data()[i] < int64_t(Z[0]);
+    if (!right) throw std::invalid_argument(std::string(what) + ": Z (n, m), and Y (m,) of classes 0 … n - 1");
+}
+
 template <class T> void define(nb::module_& m) {
     m.def("affine", [](In<T> W, In<T> A, std::optional<In<T>> b) {
         need(W.ndim() == 2 && A.ndim() == 2 && W.shape(1) == A.shape(0), "affine: W (n, n_prev) and A_prev (n_prev, m)");
@@ -258,9 +276,8 @@ template <class T> void define(nb::module_& m) {
     }, "kind"_a, "dA"_a.noconvert(), "kept"_a.noconvert(), "constant"_a);
 
     m.def("softmax_cross_entropy", [](In<T> Z, In<int64_t> Y, double smoothing) {
-        need(Z.ndim() == 2 && Y.ndim() == 1 && Y.shape(0) == Z.shape(1) && Z.shape(0) > 0, "softmax_cross_entropy: Z (n, m) and Y (m,)");
+        classes("softmax_cross_entropy", shape_of(Z), Y);
         long n = Z.shape(0), m = Z.shape(1);
-        for (long i = 0; i < m; ++i) need(Y.data()[i] >= 0 && Y.data()[i] < n, "softmax_cross_entropy: a class index out of range");
         auto losses = make<T>({size_t(m)});
         auto P = make<T>({size_t(n), size_t(m)});
         unlocked([&] { kernels<T>().softmax_cross_entropy(n, m, Z.data(), Y.data(), T(smoothing), losses.data(), P.data()); });
@@ -289,6 +306,52 @@ template <class T> void define(nb::module_& m) {
         return dA;
     }, "dA_hat"_a.noconvert(), "A_hat"_a.noconvert(), "variance"_a.noconvert(), "epsilon"_a);
 
+    m.def("softmax_cross_entropy_backward", [](In<T> P, In<int64_t> Y, double smoothing) {
+        classes("softmax_cross_entropy_backward", shape_of(P), Y);
+        auto dZ = make<T>(shape_of(P));
+        unlocked([&] { kernels<T>().softmax_cross_entropy_backward(P.shape(0), P.shape(1), P.data(), Y.data(), T(smoothing), dZ.data()); });
+        return dZ;
+    }, "P"_a.noconvert(), "Y"_a.noconvert(), "smoothing"_a);
+
+    m.def("softmax", [](In<T> Z, size_t axis) {
+        Along at(shape_of(Z), axis, 1);
+        auto A = make<T>(shape_of(Z));
+        unlocked([&] { kernels<T>().softmax(at.outer, at.n, at.inner, Z.data(), A.data()); });
+        return A;
+    }, "Z"_a.noconvert(), "axis"_a);
+    m.def("softmax_backward", [](In<T> dA, In<T> A, size_t axis) {
+        need(shape_of(dA) == shape_of(A), "softmax_backward: dA and A of one shape");
+        Along at(shape_of(A), axis, 1);
+        auto dZ = make<T>(shape_of(A));
+        unlocked([&] { kernels<T>().softmax_backward(at.outer, at.n, at.inner, dA.data(), A.data(), dZ.data()); });
+        return dZ;
+    }, "dA"_a.noconvert(), "A"_a.noconvert(), "axis"_a);
+    m.def("normalize_columns", [](In<T> A, size_t axis, size_t count, double epsilon) {  // over `count` axes from `axis` on
+        Along at(shape_of(A), axis, count);
+        auto A_hat = make<T>(shape_of(A));
+        auto mean = make<T>(at.kept), variance = make<T>(at.kept);
+        unlocked([&] {
+            kernels<T>().normalize_columns(at.outer, at.n, at.inner, A.data(), T(epsilon), A_hat.data(), mean.data(), variance.data());
+        });
+        return std::make_tuple(A_hat, mean, variance);
+    }, "A_prev"_a.noconvert(), "axis"_a, "count"_a, "epsilon"_a);
+    m.def("normalize_columns_backward", [](In<T> dA_hat, In<T> A_hat, In<T> variance, size_t axis, size_t count, double epsilon) {
+        Along at(shape_of(A_hat), axis, count);
+        need(shape_of(dA_hat) == shape_of(A_hat) && shape_of(variance) == at.kept,
+             "normalize_columns_backward: dA_hat and A_hat of one shape, variance with 1 along the axes");
+        auto dA = make<T>(shape_of(A_hat));
+        unlocked([&] {
+            kernels<T>().normalize_columns_backward(at.outer, at.n, at.inner, dA_hat.data(), A_hat.data(), variance.data(), T(epsilon), dA.data());
+        });
+        return dA;
+    }, "dA_hat"_a.noconvert(), "A_hat"_a.noconvert(), "variance"_a.noconvert(), "axis"_a, "count"_a, "epsilon"_a);
+
+    m.def("dropout_backward", [](In<T> dA, In<uint8_t> D, double rate) {
+        need(shape_of(dA) == shape_of(D) && rate >= 0 && T(rate) < 1, "dropout_backward: dA and D of one shape, a rate in [0, 1)");
+        auto dA_prev = make<T>(shape_of(dA));
+        unlocked([&] { kernels<T>().dropout_backward(dA.size(), dA.data(), D.data(), T(rate), dA_prev.data()); });
+        return dA_prev;
+    }, "dA"_a.noconvert(), "D"_a.noconvert(), "rate"_a);
     m.def("dropout", [](uint64_t key, In<T> A_prev, double rate) {
         need(rate >= 0 && T(rate) < 1, "dropout: a rate in [0, 1)");
         auto A = make<T>(shape_of(A_prev));
