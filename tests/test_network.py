@@ -8,6 +8,7 @@ import pytest
 import pellucid as pl
 from contracts.gradients import assert_network_gradients
 from pellucid import engines
+from pellucid.errors import ParameterError
 from pellucid.layers import activations
 from pellucid.trees import leaves, tree_map
 
@@ -304,3 +305,17 @@ def test_repr_can_be_read():
     assert repr(net) == (
         "Sequential(Dense(4, activation='relu', use_bias=False), Dropout(0.5), Tanh(), input_shape=(5,))"
     )
+
+
+@pytest.mark.parametrize(
+    ("last", "loss", "said"),
+    [
+        (pl.Dense(3, "softmax"), "softmax_cross_entropy", "reads logits, and dense_1 ends in softmax.*'cross_entropy'"),
+        (pl.Dense(1, "sigmoid"), "sigmoid_cross_entropy", "reads logits.*loss='binary_cross_entropy'"),
+        (pl.Dense(1), "binary_cross_entropy", "reads probabilities, .*ends in identity.*activation='sigmoid'"),
+        (pl.Dense(3, "relu"), "cross_entropy", "reads probabilities, and dense_1 ends in relu.*activation='softmax'"),
+    ],
+)
+def test_a_loss_that_reads_other_than_the_last_layer_gives_is_refused(last, loss, said):
+    with pytest.raises(ParameterError, match="(?s)" + said):
+        pl.Sequential(last, input_shape=2, loss=loss)

@@ -10,6 +10,7 @@ import pytest
 
 import pellucid as pl
 from contracts.gradients import assert_network_gradients
+from pellucid import engines
 from pellucid.engines.base import Array
 from pellucid.errors import EngineError, ParameterError, ShapeError
 from pellucid.layers import PREDICT, layers
@@ -235,3 +236,52 @@ def test_defining_a_class_again_replaces_it(rng):
     assert layers.find("Again") is later
     net = pl.Sequential(later(), input_shape=1)
     assert pl.from_config(net.config()).forward(np.ones((1, 1)))[0] == 3
+
+
+class Slip(pl.Layer):
+    """W A_prev, with one slip in its backward block."""
+
+    def __init__(self, units=3, slip=""):
+        super().__init__()
+        self.units, self.slip = units, slip
+
+    def build(self, input_shape):
+        self.w = self.add_weight(shape=(self.units, input_shape[0]))
+
+    def call(self, inputs):
+        return (self.w @ inputs) * np.float64(1) + np.zeros((1, 1))  # float64, whatever comes in
+
+    def backward(self, ops, params, cache, dA, *, input_gradient=True):
+        dW = (dA @ cache.A_prev.T / dA.shape[-1]).astype(np.float64)
+        slips = {
+            "transposed": (params["w"].T @ dA, {"w": dW.T}),
+            "summed": (params["w"].T @ dA, {"w": dW.mean(axis=1, keepdims=True)}),
+            "nothing": None,
+            "no dA_prev": (None, {"w": dW}),
+        }
+        return slips.get(self.slip, (params["w"].T @ dA, {"w": dW}))
+
+
+@pytest.mark.parametrize("engine", engines.available())
+@pytest.mark.parametrize(
+    ("slip", "error", "said"),
+    [
+        ("transposed", ShapeError, r"(?s)slip_1: .*shape than its parameter w.*\(3, 4\).*\(4, 3\).*transpose it"),
+        ("summed", ShapeError, r"(?s)another shape than its parameter w.*\(3, 1\).*mean over the examples alone"),
+        ("nothing", ParameterError, r"(?s)Slip.backward: must return two things.*NoneType"),
+        ("no dA_prev", ParameterError, r"(?s)returned no dA_prev.*layers before it need one"),
+    ],
+)
+def test_a_slip_in_a_backward_is_named_on_every_engine(engine, slip, error, said, rng):
+    layers_ = pl.Dense(4), Slip(3, slip)
+    net = pl.Sequential(*layers_, input_shape=5, loss="softmax_cross_entropy", engine=engine)
+    with pytest.raises(error, match=said):
+        net.fit(rng.normal(size=(20, 5)), np.arange(20) % 3, epochs=1, progress=False)
+
+
+@pytest.mark.parametrize("engine", engines.available())
+def test_what_a_layer_of_ones_own_returns_takes_the_networks_float_type(engine, rng):
+    net = pl.Sequential(pl.Dense(4), Slip(3), input_shape=5, loss="softmax_cross_entropy", engine=engine)
+    A, _ = net.forward(rng.normal(size=(5, 2)).astype(np.float32))
+    _, grads = net.gradients(rng.normal(size=(5, 6)).astype(np.float32), np.arange(6) % 3)
+    assert {A.dtype, grads["slip_1"]["w"].dtype, grads["dense_1"]["W"].dtype} == {np.dtype("float32")}

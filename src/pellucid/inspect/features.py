@@ -16,7 +16,7 @@ from pellucid.errors import DataError, ParameterError, ShapeError, unknown
 from pellucid.inspect.receptive_field import receptive_field
 from pellucid.inspect.trace import Recorder
 from pellucid.layers.activations import Activation, Identity
-from pellucid.layers.base import Layer, Mode
+from pellucid.layers.base import Layer, Mode, backward
 from pellucid.layers.conv import Conv2D
 from pellucid.layers.dense import Dense
 from pellucid.layers.norm import BatchNorm
@@ -107,7 +107,9 @@ class Prefix:
                 for each in step.outputs
             )
             params = net.parameters.get(step.name, {})
-            dA_prev, _ = step.layer.backward(net.ops, params, cache, dAs if len(dAs) > 1 else dAs[0])
+            dA_prev, _ = backward(
+                step.layer, net.ops, params, cache, dAs if len(dAs) > 1 else dAs[0], input_gradient=True
+            )
             parts = dA_prev if step.layer.several_inputs else (dA_prev,)
             for source, part in zip(step.sources, parts, strict=True):
                 gradients[source] = gradients[source] + part if source in gradients else part

@@ -17,7 +17,7 @@ from pellucid.engines.base import Array, Ops
 from pellucid.errors import EngineError, ParameterError, ShapeError
 from pellucid.registry import Registry, config
 from pellucid.schedules import check_numbers
-from pellucid.trees import Tree
+from pellucid.trees import Tree, tree_map
 
 Shape = tuple[int, ...]
 Params = Tree
@@ -140,7 +140,8 @@ class Layer:
 
     def forward(self, ops: Ops, params: Params, A_prev: Any, *, mode: Mode = PREDICT) -> tuple[Any, Any]:
         """The forward block: (A, cache) from A_prev."""
-        return self._bound(params, mode.state).call(A_prev), Layer.Cache(A_prev)
+        A = self._bound(params, mode.state).call(A_prev)
+        return ops.asarray(A, np.dtype(A_prev.dtype).name), Layer.Cache(A_prev)
 
     def backward(
         self, ops: Ops, params: Params, cache: Any, dA: Any, *, input_gradient: bool = True
@@ -242,6 +243,34 @@ class _Weight:
 def fans(shape: Shape) -> tuple[int, int]:
     """(fan out, fan in) of a weight: the first axis counts units out, the others what feeds one unit."""
     return (shape[0] if shape else 1), math.prod(shape[1:])
+
+
+def backward(layer: Layer, ops: Ops, params: Params, cache: Any, dA: Any, *, input_gradient: bool) -> tuple[Any, Grads]:
+    """A layer's backward block; what a user's own returns is checked, and brought to dA's float type.
+
+    Raises:
+        ParameterError: it returned no pair, or no dA_prev where one is needed.
+    """
+    done = layer.backward(ops, params, cache, dA, input_gradient=input_gradient)
+    if type(layer).__module__.startswith("pellucid."):
+        return done
+    where = f"{type(layer).__name__}.backward"
+    if not (isinstance(done, tuple) and len(done) == 2 and isinstance(done[1], dict)):
+        raise ParameterError(
+            "must return two things", where=where, expected="dA_prev, {name: gradient}", got=type(done).__name__
+        )
+    dA_prev, grads = done
+    if input_gradient and dA_prev is None:
+        raise ParameterError(
+            "returned no dA_prev, and the layers before it need one", where=where, expected="an array of A_prev's shape"
+        )
+    if isinstance(dA_prev, tuple) or isinstance(dA, tuple):
+        return done
+    dtype = np.dtype(dA.dtype).name
+    return (
+        None if dA_prev is None else ops.asarray(dA_prev, dtype),
+        tree_map(lambda gradient: ops.asarray(gradient, dtype), grads),
+    )
 
 
 class Node:

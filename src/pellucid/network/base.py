@@ -14,10 +14,18 @@ import numpy as np
 from pellucid import engines, losses, regularizers
 from pellucid.engines.base import Array, Ops
 from pellucid.errors import DataError, ParameterError, ShapeError
+from pellucid.layers.activations import Activation, Identity
 from pellucid.layers.base import Layer, Mode, Shape
 from pellucid.network import parameters
 from pellucid.registry import config
-from pellucid.trees import Tree, tree_map
+from pellucid.trees import Tree, leaves, tree_map
+
+_TWINS = {
+    "softmax_cross_entropy": "cross_entropy",
+    "sigmoid_cross_entropy": "binary_cross_entropy",
+    "cross_entropy": "softmax_cross_entropy",
+    "binary_cross_entropy": "sigmoid_cross_entropy",
+}
 
 
 class Iteration(NamedTuple):
@@ -117,6 +125,7 @@ class Network(ABC):
         self.engine, self.seed, self.dtype, self.single = engine, int(seed), dtype, single
         self.regularizer = regularizer and regularizers.get(regularizer, where="network")
         self.losses = self._losses(loss)
+        self._check_last_activations()
         unknown_weights = set(loss_weights or {}) - set(self.outputs)
         if unknown_weights:
             raise ParameterError(
@@ -150,6 +159,32 @@ class Network(ABC):
         if set(by_output) != set(self.outputs):
             raise ParameterError("each output needs a loss", expected=list(self.outputs), got=list(by_output))
         return {name: losses.get(by_output[name], where=f"output {name!r}") for name in self.outputs}
+
+    def _check_last_activations(self) -> None:
+        """Refuse a loss on logits behind a softmax, and one on probabilities behind a layer that gives none."""
+        makers = {label: step for step in self.steps for label in step.outputs}
+        for name, loss in self.losses.items():
+            step = makers.get(self.ends[name])
+            if step is None:  # an output that is an input
+                continue
+            g = getattr(step.layer, "activation", step.layer)
+            if not isinstance(g, Activation) or isinstance(step.layer, Identity):
+                continue
+            twin, probable = (
+                _TWINS.get(loss.registered_name),
+                g.registered_name in ("sigmoid", "softmax", "hard_sigmoid"),
+            )
+            if twin is None or probable == (loss.reads != "identity"):
+                continue
+            logits = loss.reads == "identity"
+            raise ParameterError(
+                f"{loss.registered_name} reads {'logits' if logits else 'probabilities'}, "
+                f"and {step.label} ends in {g.registered_name}",
+                where=f"output {name!r}",
+                expected="no activation there" if logits else f"activation={loss.reads!r} there",
+                got=repr(step.layer),
+                hint=f"or loss={twin!r}, which reads {'probabilities' if logits else 'logits'}",
+            )
 
     def initialize(self, seed: int | None = None) -> None:
         """Draw all parameters anew and reset the state.
@@ -545,6 +580,16 @@ def in_order(grads: Tree, params: Tree) -> Tree:
                 got=", ".join(found) or "none",
                 hint=f"end it with: return dA_prev, {{{', '.join(f'{each!r}: …' for each in own)}}}",
             )
+        for (path, gradient), (_, W) in zip(leaves(found), leaves(own), strict=True):
+            if gradient.shape != W.shape:
+                turned = gradient.shape == W.shape[::-1]
+                raise ShapeError(
+                    f"backward returned a gradient of another shape than its parameter {path}",
+                    where=name,
+                    expected=W.shape,
+                    got=gradient.shape,
+                    hint="transpose it" if turned else "a parameter's gradient is the mean over the examples alone",
+                )
     return {name: grads[name] for name in params}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pellucid.errors import ParameterError, ShapeError, unknown
-from pellucid.layers.base import Call, Input, Layer, Mode, Node, named
+from pellucid.layers.base import Call, Input, Layer, Mode, Node, backward, named
 from pellucid.network.base import Network, Step, in_order
 from pellucid.network.parameters import added
 from pellucid.registry import config
@@ -159,7 +159,7 @@ class Graph(Network):
                 d_values[node] if node in d_values else self.ops.xp.zeros_like(parts[node]) for node in call.nodes
             )
             dA = dA if len(dA) > 1 else dA[0]
-            dA_prev, own = layer.backward(self.ops, params.get(name, {}), kept[index], dA, input_gradient=wanted)
+            dA_prev, own = backward(layer, self.ops, params.get(name, {}), kept[index], dA, input_gradient=wanted)
             if observer:
                 observer.backward(index, dA, dA_prev, own)
             if own:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pellucid.errors import ParameterError, ShapeError
-from pellucid.layers.base import Layer, Mode, as_shape, named, relocated
+from pellucid.layers.base import Layer, Mode, as_shape, backward, named, relocated
 from pellucid.network.base import Network, Step, in_order
 from pellucid.network.parameters import added
 from pellucid.registry import config
@@ -124,7 +124,7 @@ class Sequential(Network):
             layer = self.layers[index]
             name = self.names[layer]
             wanted = input_gradient or index > last
-            dA_prev, own = layer.backward(self.ops, params.get(name, {}), caches[index], dA, input_gradient=wanted)
+            dA_prev, own = backward(layer, self.ops, params.get(name, {}), caches[index], dA, input_gradient=wanted)
             if own:
                 grads[name] = added(grads[name], own) if name in grads else own
             if observer:
