@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "gemm.h"
@@ -181,21 +182,27 @@ template <class T> void row_means(long rows, long columns, const T* A, T divisor
 
 // --- convolution --------------------------------------------------------------------------------------------------
 
-// The image with zeros left and right, in scratch memory; the image itself where there are none.
-template <class T> const T* padded(Geometry& g, const T* A) {
-    if (!(g.left | g.right)) return A;
-    long W = (g.left + g.W + g.right) * g.m, row = g.W * g.m, left = g.left * g.m;
-    T* P = scratch<T, 1>(size_t(g.C) * g.H * W);
-    split(g.C * g.H, 1.0 * g.C * g.H * W, 1, [=](long begin, long end) {
-        for (long y = begin; y < end; ++y) {
-            T* to = P + y * W;
-            std::fill(to, to + left, T(0));
-            std::memcpy(to + left, A + y * row, row * sizeof(T));
-            std::fill(to + left + row, to + W, T(0));
+// The image with zeros left and right, and above and below if asked, in scratch memory; itself where there are none.
+template <class T> const T* padded(Geometry& g, const T* A, bool above_and_below = false) {
+    long top = above_and_below ? g.top : 0, bottom = above_and_below ? g.bottom : 0;
+    if (!(g.left | g.right | top | bottom)) return A;
+    long W = (g.left + g.W + g.right) * g.m, H = top + g.H + bottom, row = g.W * g.m, left = g.left * g.m, rows = g.H;
+    T* P = scratch<T, 1>(size_t(g.C) * H * W);
+    split(g.C, 1.0 * g.C * H * W, 1, [=](long begin, long end) {
+        for (long c = begin; c < end; ++c) {
+            T* plane = P + c * H * W;
+            std::fill(plane, plane + top * W, T(0));
+            for (long y = 0; y < rows; ++y) {
+                T* to = plane + (top + y) * W;
+                std::fill(to, to + left, T(0));
+                std::memcpy(to + left, A + (c * rows + y) * row, row * sizeof(T));
+                std::fill(to + left + row, to + W, T(0));
+            }
+            std::fill(plane + (top + rows) * W, plane + H * W, T(0));
         }
     });
-    g.W += g.left + g.right;
-    g.left = g.right = 0;
+    g.W += g.left + g.right, g.left = g.right = 0;
+    g.H = H, g.top -= top, g.bottom -= bottom;
     return P;
 }
 
@@ -218,6 +225,13 @@ template <class T> const T* channels_last(long units, long channels, long taps, 
     return turned;
 }
 
+// Where each channel of each tap lies, from the window's first pixel.
+inline void tap_offsets(const Geometry& g, long channels, long* offset) {
+    for (long i = 0; i < g.kh; ++i)
+        for (long j = 0; j < g.kw; ++j)
+            for (long c = 0; c < channels; ++c) *offset++ = ((c * g.H + i * g.dh) * g.W + j * g.dw) * g.m;
+}
+
 // Z = W ⋆ A + b for W (units, taps, channels). Taps that lie on padding are left out. With stride 1 the places that see
 // all taps of a row, and their examples, are one contiguous axis; with padding the others stand alone.
 template <class T>
@@ -225,9 +239,7 @@ void convolve(const Geometry& g, long units, long groups, const T* W, const T* A
     long channels = g.C / groups, own = units / groups, K = channels * g.kh * g.kw;
     long row = g.W * g.m, plane = g.out_h * g.out_w * g.m;
     std::vector<long> offsets(K);
-    for (long i = 0, k = 0; i < g.kh; ++i)
-        for (long j = 0; j < g.kw; ++j)
-            for (long c = 0; c < channels; ++c) offsets[k++] = (c * g.H + i * g.dh) * row + j * g.dw * g.m;
+    tap_offsets(g, channels, offsets.data());
     const long* offset = offsets.data();
 
     struct Strip {
@@ -266,6 +278,31 @@ void convolve(const Geometry& g, long units, long groups, const T* W, const T* A
     });
 }
 
+// Where a row of places is shorter than a tile, the padded image as one axis, with stride 1: what is computed between the
+// end of one row of places and the beginning of the next is thrown away.
+template <class T> bool as_one_axis(const Geometry& g) {
+    long W = g.left + g.W + g.right;
+    return g.sh == 1 && g.sw == 1 && g.out_w * g.m < VECTORS * LANES<T> && ((g.out_h - 1) * W + g.out_w) * g.m >= LANES<T>;
+}
+
+template <class T>
+void convolve_as_one_axis(const Geometry& g, long units, long groups, const T* W, const T* P, const T* b, T* Z) {
+    long channels = g.C / groups, own = units / groups, K = channels * g.kh * g.kw;
+    long row = g.W * g.m, columns = (g.out_h - 1) * row + g.out_w * g.m, places = g.out_w * g.m;
+    std::vector<long> offsets(K);
+    tap_offsets(g, channels, offsets.data());
+    const long* offset = offsets.data();
+    T* made = scratch<T, 3>(size_t(units) * columns);
+    split(columns, 2.0 * units * K * columns, VECTORS * LANES<T>, [=](long begin, long end) {
+        for (long group = 0; group < groups; ++group)
+            block<T>(own, end - begin, K, W + group * own * K, K, 1, P + group * channels * g.H * row + begin, offset,
+                     made + group * own * columns + begin, columns, b ? b + group * own : nullptr, T(1));
+    });
+    for (long o = 0; o < units; ++o)
+        for (long y = 0; y < g.out_h; ++y)
+            std::memcpy(Z + (o * g.out_h + y) * places, made + o * columns + y * row, places * sizeof(T));
+}
+
 // From so many vectors of examples on, the places that see padding are computed alone; a padded image serves for fewer.
 template <class T> bool alone(const Geometry& g) { return g.m >= 2 * LANES<T>; }
 
@@ -290,6 +327,11 @@ void convolution(const Geometry& given, long units, long groups, const T* W, con
     long wide = widened<T>(given);
     Geometry g = given;
     W = channels_last(units, g.C / groups, g.kh * g.kw, W);
+    if (as_one_axis<T>(g)) {
+        const T* P = padded<T>(g, A, true);
+        convolve_as_one_axis<T>(g, units, groups, W, P, b, Z);
+        return;
+    }
     if (wide == given.m) {
         const T* P = alone<T>(g) ? A : padded<T>(g, A);
         convolve<T>(g, units, groups, W, P, b, Z);
@@ -333,7 +375,8 @@ void convolution_dA(const Geometry& g, long units, long groups, const T* W, cons
     }
 
     // dZ is copied into a frame of zeros (or cut, where padding was wider than the kernel's reach), strides opened up.
-    long m = g.m, wide = widened<T>(b);
+    bool one_axis = as_one_axis<T>(b);
+    long m = g.m, wide = one_axis ? m : widened<T>(b);
     long FH = b.H + b.top + b.bottom, FW = b.W + b.left + b.right;
     T* frame = scratch<T, 1>(size_t(units) * FH * FW * wide);
     split(units, 1.0 * units * FH * FW * wide, 1, [&](long begin, long end) {
@@ -356,6 +399,10 @@ void convolution_dA(const Geometry& g, long units, long groups, const T* W, cons
         }
     });
     b.H = FH, b.W = FW, b.top = b.left = b.bottom = b.right = 0, b.m = wide;
+    if (one_axis) {
+        convolve_as_one_axis<T>(b, g.C, groups, turned, frame, nullptr, dA);
+        return;
+    }
     if (wide == m) {
         convolve<T>(b, g.C, groups, turned, frame, nullptr, dA);
         return;
@@ -535,7 +582,24 @@ template <class F> void each_place(const Geometry& g, F f) {
     });
 }
 
+template <class T> void max_pool_of_one(const Geometry& g, const T* A_prev, T* A, int32_t* taps) {
+    each_place(g, [=](long c, long y, long x, long at) {
+        const T* image = A_prev + c * g.H * g.W;
+        T best = -std::numeric_limits<T>::infinity();
+        int32_t which = -1;
+        each_tap(g, y, x, [&](int32_t tap, long from) {
+            T value = image[from];
+            bool larger = (which < 0) | (value > best);
+            best = larger | (value != value) ? value : best;
+            which = larger ? tap : which;
+        });
+        A[at] = best;
+        taps[at] = std::max(which, 0);
+    });
+}
+
 template <class T> void max_pool(const Geometry& g, const T* A_prev, T* A, int32_t* taps) {
+    if (g.m == 1) return max_pool_of_one(g, A_prev, A, taps);
     each_place(g, [=](long c, long y, long x, long at) {
         const T* image = A_prev + c * g.H * g.W * g.m;
         T* best = A + at;
@@ -561,18 +625,48 @@ template <class T> void max_pool(const Geometry& g, const T* A_prev, T* A, int32
     });
 }
 
+// Taps, kept as 32 bits, as the vectors that a comparison of T makes.
+template <class T> inline I<T> load_taps(const int32_t* from, long n) {
+    I<T> which{};
+    for (long e = 0; e < n; ++e) which[e] = from[e];
+    return which;
+}
+template <> inline I<float> load_taps<float>(const int32_t* from, long n) {
+    I<float> which{};
+    std::memcpy(&which, from, n * sizeof(int32_t));
+    return which;
+}
+
+// Whether every pixel lies under exactly one window.
+inline bool tiled(const Geometry& g) {
+    return g.sh == g.kh && g.sw == g.kw && g.dh == 1 && g.dw == 1 && g.top == 0 && g.left == 0 &&
+           g.out_h * g.sh >= g.H && g.out_w * g.sw >= g.W;
+}
+
 template <class T> void max_pool_backward(const Geometry& g, const T* dA, const int32_t* taps, T* dA_prev) {
-    split(g.C, 1.0 * g.C * g.H * g.W * g.m, 1, [=](long begin, long end) {
-        std::fill(dA_prev + begin * g.H * g.W * g.m, dA_prev + end * g.H * g.W * g.m, T(0));
-    });
+    constexpr long L = LANES<T>;
+    bool alone = tiled(g);
+    if (!alone)
+        split(g.C, 1.0 * g.C * g.H * g.W * g.m, 1, [=](long begin, long end) {
+            std::fill(dA_prev + begin * g.H * g.W * g.m, dA_prev + end * g.H * g.W * g.m, T(0));
+        });
     each_place(g, [=](long c, long y, long x, long at) {
         T* image = dA_prev + c * g.H * g.W * g.m;
-        const T* d = dA + at;
-        const int32_t* which = taps + at;
-        each_tap(g, y, x, [&](int32_t tap, long to) {
-            T* out = image + to;
-            for (long e = 0; e < g.m; ++e) out[e] += which[e] == tap ? d[e] : T(0);
-        });
+        auto share = [&](long e, auto width) {
+            V<T> d = width == L ? load(dA + at + e) : load_some(dA + at + e, width);
+            I<T> which = load_taps<T>(taps + at + e, width);
+            each_tap(g, y, x, [&](int32_t tap, long to) {
+                T* out = image + to + e;
+                V<T> own = which == tap ? d : V<T>{};
+                if (!alone) own += width == L ? load(out) : load_some(out, width);
+                if (width == L) store(out, own);
+                else store_some(out, own, width);
+            });
+        };
+        if (g.m == 1) return share(0, std::integral_constant<long, 1>());
+        long e = 0;
+        for (; e + L <= g.m; e += L) share(e, std::integral_constant<long, L>());
+        if (e < g.m) share(e, g.m - e);
     });
 }
 
