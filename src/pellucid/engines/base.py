@@ -60,6 +60,10 @@ class Ops(ABC):
     def to_numpy(self, A: Array) -> np.ndarray:
         """``A`` as a NumPy array, not copied where that can be avoided."""
 
+    def examples_last(self, x: np.ndarray, rows: np.ndarray, dtype: str) -> np.ndarray:
+        """The given rows of x (·, …) as X (…, m), contiguous: from examples first to examples last, in NumPy's memory."""
+        return np.ascontiguousarray(np.moveaxis(x[rows], 0, -1), dtype=dtype)
+
     def compile(self, step: Callable) -> Callable:
         """A training step, compiled where the engine compiles; the step itself otherwise."""
         return step

@@ -137,10 +137,7 @@ class Source:
         indices = self._absolute(chosen)
         if self.rows is not None:
             return self._fetched(indices)._replace(weight=weight)
-        inputs = {
-            name: np.ascontiguousarray(np.moveaxis(x[indices], 0, -1), dtype=self.net.dtype)
-            for name, x in self.inputs.items()
-        }
+        inputs = {name: self.net.ops.examples_last(x, indices, self.net.dtype) for name, x in self.inputs.items()}
         return Batch(inputs, {name: Y[..., indices] for name, Y in self.targets.items()}, weight)
 
     def _absolute(self, chosen: np.ndarray) -> np.ndarray:

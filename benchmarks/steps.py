@@ -1,0 +1,504 @@
+"""pellucid and its peers on the same work: training steps, predictions of one example, whole epochs.
+
+    python benchmarks/steps.py [--only TEXT] [--threads 1 2] [--rounds 20] [--out FILE]
+    python benchmarks/steps.py --sweep                          # neighbouring sizes: is there a cliff?
+    python benchmarks/steps.py --python jax=OTHER/bin/python    # a contender installed elsewhere
+
+Every contender is a process of its own with the same number of threads, and runs only while the others wait for their
+turn; a round gives each one turn, in another order each time, so that whatever else the machine does falls on all of
+them alike. Reported are medians over the rounds, milliseconds of a step by the clock (`wall`) and of processor time
+(`cpu`, all threads together), and pellucid's share of the best peer's. Processor time is the steadier of the two on
+a machine that does other things too; above one thread it counts waiting threads as well, and the clock alone tells.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+LEARNING_RATE = 1e-3
+SECONDS = 0.15  # of one turn, about
+
+
+class Work(NamedTuple):
+    """What is timed: ``layers`` are widths of dense layers, or (channels, kernel, padding) and "pool" before them."""
+
+    kind: str  # train: one step on one batch, Adam included · predict: examples first, to outputs · epoch: all batches
+    input_shape: tuple[int, ...]
+    layers: tuple[Any, ...]
+    m: int
+    examples: int = 0
+
+
+MLP = ((784,), (128, 10))
+WIDE = ((784,), (512, 512, 10))
+LENET = ((1, 28, 28), ((6, 5, 2), "pool", (16, 5, 0), "pool", 120, 84, 10))
+
+
+def vgg(a: int, b: int, c: int) -> tuple[Any, Any]:
+    """Six convolutions in three pairs."""
+    pairs = (((n, 3, 1), (n, 3, 1), "pool") for n in (a, b, c))
+    return (3, 32, 32), (*(each for pair in pairs for each in pair), 10)
+
+
+WORKS = {
+    "MLP 784-128-10, m=64": Work("train", *MLP, 64),
+    "MLP 784-512-512-10, m=128": Work("train", *WIDE, 128),
+    "LeNet-5, m=128": Work("train", *LENET, 128),
+    "VGG-like, m=64": Work("train", *vgg(64, 128, 256), 64),
+    "MLP 784-128-10 predicts, m=1": Work("predict", *MLP, 1),
+    "LeNet-5 predicts, m=1": Work("predict", *LENET, 1),
+    "LeNet-5, an epoch of 60,000, m=128": Work("epoch", *LENET, 128, 60_000),
+}
+SWEEP = {
+    **{f"MLP 784-128-10, m={m}": Work("train", *MLP, m) for m in (1, 2, 8, 15, 16, 17, 33, 65, 100, 127, 129, 512)},
+    **{
+        f"MLP 784-{n}-{n}-10, m=128": Work("train", (784,), (n, n, 10), 128)
+        for n in (100, 127, 129, 500, 511, 513, 1024, 2048)
+    },
+    **{f"LeNet-5, m={m}": Work("train", *LENET, m) for m in (1, 8, 15, 16, 17, 31, 32, 33, 64, 100, 127, 129, 256)},
+    **{
+        f"LeNet-5 of {a} and {b} maps, m=128": Work(
+            "train", (1, 28, 28), ((a, 5, 2), "pool", (b, 5, 0), "pool", 120, 84, 10), 128
+        )
+        for a, b in ((5, 13), (7, 17), (8, 16), (20, 50), (32, 64))
+    },
+    **{
+        f"VGG-like of {a}, {b}, {c} maps, m={m}": Work("train", *vgg(a, b, c), m)
+        for a, b, c, m in (
+            (64, 128, 256, 16),
+            (64, 128, 256, 33),
+            (48, 96, 192, 64),
+            (50, 100, 200, 64),
+            (33, 65, 130, 64),
+        )
+    },
+}
+
+
+def data(work: Work) -> tuple[Any, Any]:
+    """Examples first: x (m, …) and class indices."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    count = work.examples or work.m
+    return rng.normal(size=(count, *work.input_shape)).astype(np.float32), rng.integers(0, 10, count)
+
+
+# --- contenders: each makes a function that does the work once ------------------------------------------------------
+
+
+def pellucid(engine: str) -> Callable[[Work], Callable[[], Any]]:
+    """pellucid with one of its engines."""
+
+    def make(work: Work) -> Callable[[], Any]:
+        import numpy as np
+
+        import pellucid as pl
+        from pellucid.layers.base import Mode
+        from pellucid.training.batches import Source
+        from pellucid.training.loop import Training
+
+        layers: list[Any] = []
+        for each in work.layers:
+            if each == "pool":
+                layers.append(pl.MaxPool2D(2))
+            elif isinstance(each, tuple):
+                layers.append(pl.Conv2D(each[0], each[1], "relu", padding=each[2]))
+            else:
+                if layers and not isinstance(layers[-1], pl.Dense):
+                    layers.append(pl.Flatten())
+                layers.append(pl.Dense(each, "relu" if each is not work.layers[-1] else "identity"))
+        net = pl.Sequential(*layers, input_shape=work.input_shape, loss="softmax_cross_entropy", engine=engine)
+        x, y = data(work)
+        if work.kind == "predict":
+            return lambda: net.predict(x)
+        if work.kind == "epoch":
+            training = Training(
+                net,
+                Source(net, x, y),
+                epochs=10**6,
+                batch_size=work.m,
+                optimizer=pl.Adam(LEARNING_RATE),
+                validation=None,
+                metrics=(),
+                callbacks=[],
+                shuffle=True,
+                seed=0,
+                layer_statistics=False,
+                run=None,
+                checkpoint_seconds=60.0,
+            )
+            return lambda: training.run(until=training.epoch + 1)
+        inputs, targets, _ = Source(net, x, y).batch(np.arange(len(x)))
+        adam = pl.Adam(LEARNING_RATE)
+        params, slots, t = net.parameters, adam.init(net.parameters), 0
+
+        def step() -> None:
+            nonlocal params, slots, t
+            t += 1
+            mode = Mode(True, net.ops.random_key(0, t))
+            grads = net.iteration(params, net.state, inputs, targets, mode=mode).grads
+            params, slots = adam.update(net.ops, params, grads, slots, learning_rate=LEARNING_RATE, t=t)
+
+        return step
+
+    return make
+
+
+def torch(*, channels_last: bool = False, compiled: bool = False) -> Callable[[Work], Callable[[], Any]]:
+    """PyTorch with fused Adam."""
+
+    def make(work: Work) -> Callable[[], Any]:
+        import torch
+        from torch import nn
+
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        torch.manual_seed(0)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        if channels_last and len(work.input_shape) != 3:
+            raise NotImplementedError("no channels")
+        net = torch_network(work)
+        if len(work.input_shape) == 3:
+            net = net.to(memory_format=layout)
+        run = torch.compile(net) if compiled else net
+        x, y = data(work)
+        X, Y, loss = torch.from_numpy(x), torch.from_numpy(y), nn.CrossEntropyLoss()
+        if len(work.input_shape) == 3:
+            X = X.contiguous(memory_format=layout)
+        if work.kind == "predict":
+            net.eval()
+
+            def predict() -> Any:
+                with torch.inference_mode():
+                    return run(X).softmax(1)
+
+            return predict
+        adam = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE, fused=True)
+
+        def step(X: Any = X, Y: Any = Y) -> None:
+            adam.zero_grad(set_to_none=True)
+            loss(run(X), Y).backward()
+            adam.step()
+
+        def epoch() -> None:
+            order = torch.randperm(len(X))
+            for start in range(0, len(X), work.m):
+                chosen = order[start : start + work.m]
+                step(X[chosen], Y[chosen])
+
+        return epoch if work.kind == "epoch" else step
+
+    return make
+
+
+def torch_network(work: Work) -> Any:
+    """The same network as a PyTorch module."""
+    from torch import nn
+
+    layers: list[Any] = []
+    shape = work.input_shape
+    for each in work.layers:
+        if each == "pool":
+            layers.append(nn.MaxPool2d(2))
+            shape = (shape[0], shape[1] // 2, shape[2] // 2)
+        elif isinstance(each, tuple):
+            units, kernel, padding = each
+            layers += [nn.Conv2d(shape[0], units, kernel, padding=padding), nn.ReLU()]
+            shape = (units, shape[1] + 2 * padding - kernel + 1, shape[2] + 2 * padding - kernel + 1)
+        else:
+            if len(shape) == 3:
+                layers.append(nn.Flatten())
+                shape = (shape[0] * shape[1] * shape[2],)
+            layers += [nn.Linear(shape[0], each), nn.ReLU()]
+            shape = (each,)
+    return nn.Sequential(*layers[:-1])
+
+
+def scikit_learn(work: Work) -> Callable[[], Any]:
+    """scikit-learn's MLPClassifier, which always batches and adds a little L2."""
+    import warnings
+
+    import numpy as np
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPClassifier
+
+    if len(work.input_shape) != 1:
+        raise NotImplementedError("dense networks only")
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    x, y = data(work)
+    widths = work.layers[:-1]
+    net = MLPClassifier(widths, batch_size=len(x), learning_rate_init=LEARNING_RATE, alpha=0.0)
+    net.partial_fit(x, y, classes=np.arange(10))
+    return (lambda: net.predict_proba(x)) if work.kind == "predict" else lambda: net.partial_fit(x, y)
+
+
+def jax(work: Work) -> Callable[[], Any]:
+    """JAX: the whole step under one jit, its memory donated, optax's Adam."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import optax
+
+    rng = np.random.default_rng(0)
+    shape, params = work.input_shape, []
+    for each in work.layers:
+        if each == "pool":
+            shape = (shape[0], shape[1] // 2, shape[2] // 2)
+        elif isinstance(each, tuple):
+            units, kernel, padding = each
+            W = rng.normal(size=(kernel, kernel, shape[0], units)) / np.sqrt(kernel * kernel * shape[0])
+            params.append((W.astype(np.float32), np.zeros(units, np.float32)))
+            shape = (units, shape[1] + 2 * padding - kernel + 1, shape[2] + 2 * padding - kernel + 1)
+        else:
+            n = int(np.prod(shape))
+            params.append(((rng.normal(size=(n, each)) / np.sqrt(n)).astype(np.float32), np.zeros(each, np.float32)))
+            shape = (each,)
+
+    def forward(params: Any, A: Any) -> Any:
+        own = iter(params)
+        for each in work.layers:
+            if each == "pool":
+                A = jax.lax.reduce_window(A, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+                continue
+            W, b = next(own)
+            if isinstance(each, tuple):
+                pads = [(each[2], each[2])] * 2
+                A = jax.lax.conv_general_dilated(A, W, (1, 1), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")) + b
+            else:
+                A = A.reshape(len(A), -1) @ W + b
+            A = A if each is work.layers[-1] else jax.nn.relu(A)
+        return A
+
+    x, y = data(work)
+    if x.ndim == 4:
+        x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    if work.kind == "predict":
+        say = jax.jit(lambda params, x: jax.nn.softmax(forward(params, x)))
+        params = jax.device_put(params)
+        return lambda: np.asarray(say(params, x))
+    adam = optax.adam(LEARNING_RATE)
+
+    def cost(params: Any, X: Any, Y: Any) -> Any:
+        return optax.softmax_cross_entropy_with_integer_labels(forward(params, X), Y).mean()
+
+    def update(params: Any, memory: Any, X: Any, Y: Any) -> Any:
+        changes, memory = adam.update(jax.grad(cost)(params, X, Y), memory)
+        return optax.apply_updates(params, changes), memory
+
+    compiled = jax.jit(update, donate_argnums=(0, 1))
+    now = (jax.device_put(params), adam.init(params))
+    X, Y = jax.device_put(x), jax.device_put(y)
+
+    def step() -> None:
+        nonlocal now
+        now = jax.block_until_ready(compiled(*now, X, Y))
+
+    def epoch() -> None:
+        nonlocal now
+        order = rng.permutation(len(x))
+        for start in range(0, len(x), work.m):
+            chosen = order[start : start + work.m]
+            now = compiled(*now, x[chosen], y[chosen])
+        jax.block_until_ready(now)
+
+    return epoch if work.kind == "epoch" else step
+
+
+CONTENDERS: dict[str, Callable[[Work], Callable[[], Any]]] = {
+    "native": pellucid("native"),
+    "numpy": pellucid("numpy"),
+    "torch": torch(),
+    "torch channels_last": torch(channels_last=True),
+    "torch.compile": torch(compiled=True),
+    "scikit-learn": scikit_learn,
+    "jax": jax,
+}
+OURS = ("native", "numpy")
+
+
+# --- the contest ------------------------------------------------------------------------------------------------------
+
+
+def serve(contender: str) -> None:
+    """A contender's process: reads a work to prepare, or how often to do it, and answers with seconds for one."""
+    answers, sys.stdout = sys.stdout, sys.stderr
+    do: Callable[[], Any] = lambda: None  # noqa: E731
+    for line in sys.stdin:
+        order = json.loads(line)
+        try:
+            if "work" in order:
+                kind, input_shape, layers, m, examples = order["work"]
+                layers = tuple(tuple(each) if isinstance(each, list) else each for each in layers)
+                do = CONTENDERS[contender](Work(kind, tuple(input_shape), layers, m, examples))
+                do()
+            wall, cpu = time.perf_counter(), time.process_time()
+            for _ in range(order.get("times", 1)):
+                do()
+            times = order.get("times", 1)
+            answer = [(time.perf_counter() - wall) / times, (time.process_time() - cpu) / times]
+        except Exception as problem:  # a contender that cannot do this work stands aside
+            answer = f"{type(problem).__name__}: {problem}".splitlines()[0]
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+class Contender:
+    """The other end of `serve`."""
+
+    def __init__(self, name: str, python: str, threads: int) -> None:
+        limits = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL", "PELLUCID")}
+        if threads == 1:
+            limits["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        self.process = subprocess.Popen(
+            [python, __file__, "--serve", name],
+            env={**os.environ, **limits},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def ask(self, **order: Any) -> Any:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline() or '"died"')
+
+
+def contest(works: dict[str, Work], names: list[str], pythons: dict[str, str], threads: int, rounds: int) -> dict:
+    """For each work every contender's medians, and pellucid's ratios to the best peer."""
+    contenders = {name: Contender(name, pythons.get(name, sys.executable), threads) for name in names}
+    rows = {}
+    for title, work in works.items():
+        ready: dict[str, int] = {}
+        absent: dict[str, str] = {}
+        for name, contender in contenders.items():
+            first = contender.ask(work=work)
+            if isinstance(first, str):
+                absent[name] = first
+            else:
+                ready[name] = max(1, round(SECONDS / min(contender.ask(times=3))))
+        taken: dict[str, list[list[float]]] = {name: [] for name in ready}
+        for turn in range(rounds if work.kind != "epoch" else max(3, rounds // 5)):
+            for name in [*ready][turn % len(ready) :] + [*ready][: turn % len(ready)]:
+                taken[name].append(contenders[name].ask(times=ready[name]))
+        rows[title] = judged(taken) | {"absent": absent}
+        shown = {name: each["wall ms"] for name, each in rows[title]["medians"].items()}
+        print(title, shown, rows[title]["native / best peer"], absent, file=sys.stderr, flush=True)
+    for contender in contenders.values():
+        contender.process.terminate()
+    return rows
+
+
+def judged(taken: dict[str, list[list[float]]]) -> dict[str, Any]:
+    """Medians, and the median of the rounds' ratios of pellucid to whichever peer has the smallest median."""
+    ratios: dict[str, Any] = {}
+    medians: dict[str, dict[str, float]] = {name: {} for name in taken}
+    for index, clock in enumerate(("wall", "cpu")):
+        series = {name: [each[index] for each in times] for name, times in taken.items()}
+        for name, times in series.items():
+            medians[name][f"{clock} ms"] = round(statistics.median(times) * 1e3, 4)
+        peers = [name for name in series if name not in OURS]
+        if "native" in series and peers:
+            best = min(peers, key=lambda name: medians[name][f"{clock} ms"])
+            pairs = zip(series["native"], series[best], strict=True)
+            ratios[clock] = {
+                "peer": best,
+                "ratio": round(statistics.median(ours / theirs for ours, theirs in pairs), 3),
+            }
+    return {"medians": medians, "native / best peer": ratios}
+
+
+def multiply_adds(work: Work) -> int:
+    """Of one step forward and backward, the first layer's dX left out."""
+    forward, first = 0, 0
+    for each, (before, after) in zip(work.layers, pairwise(shapes(work)), strict=True):
+        if each == "pool":
+            continue
+        if isinstance(each, tuple):
+            own = after[0] * after[1] * after[2] * before[0] * each[1] ** 2
+        else:
+            own = each
+            for n in before:
+                own *= n
+        forward, first = forward + own, first or own
+    return work.m * (3 * forward - first)
+
+
+def shapes(work: Work) -> Iterator[tuple[int, ...]]:
+    """The input's shape and every layer's output shape."""
+    shape = work.input_shape
+    yield shape
+    for each in work.layers:
+        if each == "pool":
+            shape = (shape[0], shape[1] // 2, shape[2] // 2)
+        elif isinstance(each, tuple):
+            shape = (each[0], *(n + 2 * each[2] - each[1] + 1 for n in shape[1:]))
+        else:
+            shape = (each,)
+        yield shape
+
+
+def peak(threads: int) -> float:
+    """GFLOP/s of a large product of matrices, the best of several: what this machine can do."""
+    program = (
+        "import numpy as np, time\nA = np.ones((2048, 2048), np.float32); best = 1e9\n"
+        "for _ in range(8):\n    s = time.perf_counter(); A @ A; best = min(best, time.perf_counter() - s)\n"
+        "print(2 * 2048**3 / best / 1e9)"
+    )
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+    return float(
+        subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True).stdout
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="works whose name contains this")
+    parser.add_argument("--sweep", action="store_true", help="neighbouring sizes instead")
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--python", nargs="+", default=[], metavar="NAME=PATH", help="another Python for a contender")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1])
+    parser.add_argument("--rounds", type=int, default=20, help="turns of each contender")
+    parser.add_argument("--out", help="write the JSON here too")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        serve(arguments.serve)
+        return
+    works = {name: work for name, work in (SWEEP if arguments.sweep else WORKS).items() if arguments.only in name}
+    pythons = dict(each.split("=", 1) for each in arguments.python)
+    document: dict[str, Any] = {
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "load before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "threads": {},
+    }
+    for threads in arguments.threads:
+        fastest = peak(threads)
+        rows = contest(works, arguments.contenders, pythons, threads, arguments.rounds)
+        for title, row in rows.items():
+            ours = row["medians"].get("native")
+            if ours and works[title].kind == "train":
+                seconds = ours["cpu ms" if threads == 1 else "wall ms"] / 1e3
+                row["share of peak"] = round(2e-9 * multiply_adds(works[title]) / seconds / fastest, 3)
+        document["threads"][str(threads)] = {"peak GFLOP/s": round(fastest, 1), "works": rows}
+    document["load after"] = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    text = json.dumps(document, indent=2)
+    print(text)
+    if arguments.out:
+        with open(arguments.out, "w") as file:
+            file.write(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
