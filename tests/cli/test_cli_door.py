@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from pellucid.cli import VERBS, common
@@ -123,6 +125,55 @@ def test_options_become_flags_but_data_stay_as_they_are():
     flags = "x, --drop: no\n  expected: --target a\n  got:      drop='q'\n  hint:     --drop a b; fit(x)"
     assert common.with_flags(text) == flags
     assert common.with_flags("image_size=(H, W) to bring them to") == "--image-size HxW to bring them to"
+
+
+@pytest.mark.parametrize(
+    ("hint", "name", "value"),
+    [
+        ("take the column as categories: categorical=['a b', 'c']", "categories", ["a b", "c"]),
+        ("categorical='embedding' in training", "categorical", "embedding"),
+        ("rename one, or say header=False if line 1 is data", "header", "no"),
+        ("one size, or image_size=(32, 48) to bring them to", "image_size", (32, 48)),
+        ("decimal=',' reads them", "decimal", ","),
+        ("delimiter=';'", "delimiter", ";"),
+        ("one kind, or channels='grey' or 'rgb' to bring them to", "channels", "grey"),
+        ("keys=('inputs', 'targets') names them", "keys", ["inputs", "targets"]),
+        ("drop=['a,b', 'it\\'s'] leaves it out", "drop", ["a,b", "it's"]),
+        ("missing='median' fills them in", "missing", "median"),
+        ("task='regression' overrules", "task", "regression"),
+        ("validation=0 and test=0 keep none", "validation", 0),
+        ("encoding='utf-16'", "encoding", "utf-16"),
+        ("standardize=False leaves them", "no_standardize", True),
+    ],
+)
+def test_the_flag_of_a_hint_can_be_typed(hint, name, value):
+    from pellucid.cli import train
+
+    parser = common.Parser()
+    train.arguments(parser)
+    words = shlex.split(common.with_flags(hint))
+    begin = next(i for i, word in enumerate(words) if word.startswith("--"))
+    end = begin + 1 + (len(value) if isinstance(value, list) else value is not True)
+    assert getattr(parser.parse_args(words[begin:end]), name) == value
+
+
+def test_a_second_look_at_the_test_set_is_hinted_at_by_its_flag(pellucid, trained):
+    said = pellucid("evaluate", trained)
+    assert "hint:     --again opens it once more" in said.err
+    assert "force" not in said.err
+    assert pellucid("evaluate", trained, "--again").code == 0
+
+
+def test_arrays_of_other_names_are_named_by_a_flag(pellucid):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 3)), np.arange(40) % 2
+    np.savez("odd.npz", inputs=x, targets=y)
+    flags = ("--epochs", 1, "--no-plot", "--quiet", "--out", "r")
+    assert "--keys inputs targets" in pellucid("train", "odd.npz", *flags).err
+    keys = ("--keys", "inputs", "targets")
+    assert pellucid("train", "odd.npz", *keys, *flags).code == 0
+    assert pellucid("predict", "r", "odd.npz", *keys).out.count("\n") == 41
+    assert pellucid("evaluate", "r", "odd.npz", *keys).code == 0
 
 
 def test_a_terminal_without_unicode_gets_other_letters(tmp_path):

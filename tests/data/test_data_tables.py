@@ -101,6 +101,24 @@ def test_decimal_comma_within_quotes_is_pointed_out(write):
         load(write(text), delimiter=",")
 
 
+@pytest.mark.parametrize(
+    ("cells", "words", "not_said"),
+    [
+        (["118,284", "7,000", "5"], ["may mark thousands or decimals", "remove the commas", "decimal=','"], "between"),
+        (["118,284", "1,118,284"], ["between the thousands", "'1,118,284'", "remove the thousands"], "decimal="),
+        (["118,284", "1,284.5"], ["between the thousands", "'1,284.5'", "remove the thousands"], "decimal="),
+        (["118,284", "0,284"], ["decimal comma", "decimal=','"], "thousands"),
+        (["118,284", "11,28"], ["decimal comma", "decimal=','"], "thousands"),
+    ],
+)
+def test_commas_before_three_digits_are_not_taken_for_decimal_marks(write, cells, words, not_said):
+    rows = "".join(f'"{cells[i % len(cells)]}",{i % 2}\n' for i in range(30))
+    with pytest.raises(DataError) as error:
+        load(write("a,y\n" + rows))
+    assert all(word in str(error.value) for word in words), error.value
+    assert not_said not in str(error.value)
+
+
 def test_quotes_hold_delimiters_newlines_and_quotes(write):
     text = 'text,"the\nnumber",label\n"a,b",1,"x\ny"\n"say ""yes""",2,z\n"a,b",3,z\n'
     ds = load(write(text))
@@ -558,7 +576,7 @@ def test_new_data_fits_the_trained_columns_by_name(write):
     assert "'extra'" in " ".join(ds.report)
     labelled = load(write("label,code,date,size,colour\nx,0,2001-01-05,4.5,g\n", "one.csv"), like=pre)
     assert pre.y(everything(labelled)[1]).tolist() == [0]
-    with pytest.raises(DataError, match=r"column 'size', 'colour' is missing(.|\n)*size"):
+    with pytest.raises(DataError, match=r"columns 'size', 'colour' are missing(.|\n)*got: +code, date"):
         load(write("code,date\n0,2001-01-05\n", "short.csv"), like=pre)
     with pytest.raises(DataError, match=r"line 3: column 'size' held numbers in the training data(.|\n)*'big'"):
         load(write("code,date,size,colour\n0,2001-01-05,4.5,r\n0,2001-01-05,big,r\n", "text.csv"), like=pre)

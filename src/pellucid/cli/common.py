@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import codecs
 import difflib
 import json
 import math
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -135,16 +137,35 @@ def failure(problem: Exception) -> tuple[dict[str, Any], str, int]:
 def with_flags(text: str) -> str:
     """Options as the command line writes them: ``missing='mean'`` becomes ``--missing mean``."""
     names = (
-        "missing target task drop dates delimiter header encoding decimal channels image_size categorical batch_size"
+        "missing target task drop dates delimiter header encoding decimal channels image_size categorical batch_size "
+        "validation test keys"
     )
-    pattern = rf"(?<![\w.-])({'|'.join(names.split())})=(?:'([\w.-]*)'|\[([^\]]*)\]|\((\w+, \w+)\)|(\w+)|(?=\W|$))"
+    value = r"'([^'\n]*)'|(\[[^\]\n]*\]|\('[^)\n]*\))|\((\w+), (\w+)\)|(\w+(?:\.\d+)?)|(?=\W|$)"
+    pattern = rf"(?<![\w.-])({'|'.join(names.split())})=(?:{value})"
 
     def flag(match: re.Match[str]) -> str:
-        value = next((each for each in match.groups()[1:] if each), "").replace("'", "")
-        value = value.replace(", ", "x" if match[4] else " ")  # a size: HxW
-        return f"--{match[1].replace('_', '-')} {value}".rstrip()
+        name, quoted, several, height, width, bare = match.groups()
+        said = [quoted] if quoted else _texts(several) if several else [bare] if bare else []
+        if height:
+            said = ["HxW" if height[0].isalpha() else f"{height}x{width}"]
+        if name == "header":
+            said = [{"True": "yes", "False": "no"}.get(each, each) for each in said]
+        option = "categories" if name == "categorical" and several else name.replace("_", "-")
+        return " ".join([f"--{option}", *map(shlex.quote, said)])
 
-    return "\n".join(line if line.startswith("  got:") else re.sub(pattern, flag, line) for line in text.split("\n"))
+    def line_with_flags(line: str) -> str:
+        line = line.replace("force=True", "--again").replace("standardize=False", "--no-standardize")
+        return re.sub(pattern, flag, line)
+
+    return "\n".join(line if line.startswith("  got:") else line_with_flags(line) for line in text.split("\n"))
+
+
+def _texts(written: str) -> list[str]:
+    """The texts of a list as Python writes it."""
+    try:
+        return [str(each) for each in ast.literal_eval(written)]
+    except (SyntaxError, ValueError):  # a name with a bracket in it cuts the list short
+        return written.strip("[()]").replace("'", "").split(", ")
 
 
 _PLAIN = {"·": ".", "×": "x", "…": "...", "→": "->", "←": "<-", "‖": "||", "≤": "<=", "≥": ">=", "Ŷ": "Y", "⋮": ":"}

@@ -10,10 +10,13 @@ from pellucid.cli.common import Answer, common_flags, heading, items, table
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What ``evaluate`` takes."""
+    from pellucid.cli.train import keys_flag
+
     parser.add_argument("name", metavar="RUN", help="a run, the beginning of its name, `latest`, or a saved network")
     parser.add_argument("data", nargs="?", metavar="DATA", help="labelled data; without it the run's own test set")
     parser.add_argument("--again", action="store_true", help="look at the test set once more; this is recorded")
     parser.add_argument("--metrics", type=items, metavar="A,B", help="default: those of the run")
+    keys_flag(parser)
     common_flags(parser)
     parser.set_defaults(run=run)
 
@@ -35,7 +38,7 @@ def run(args: argparse.Namespace) -> Answer:
     metrics = chosen_metrics(names, preprocessor)
     vault = None
     if args.data:
-        dataset = data.load(args.data, like=preprocessor)
+        dataset = data.load(args.data, like=preprocessor, keys=args.keys)
         if dataset.y is None:
             raise DataError(
                 "there are no labels to measure against", where=args.data, hint="pellucid predict needs none"

@@ -13,10 +13,13 @@ from pellucid.cli.common import Answer, common_flags, note, with_flags
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What ``predict`` takes."""
+    from pellucid.cli.train import keys_flag
+
     parser.add_argument("name", metavar="RUN", help="a run, the beginning of its name, `latest`, or a saved network")
     parser.add_argument("data", metavar="DATA", help="raw data as in training; columns are found by name")
     parser.add_argument("--out", metavar="FILE.csv", help="write the CSV there instead of to standard output")
     parser.add_argument("--probabilities", action="store_true", help="add the probability of every class")
+    keys_flag(parser)
     common_flags(parser)
     parser.set_defaults(run=run)
 
@@ -32,7 +35,7 @@ def run(args: argparse.Namespace) -> Answer:
     net, preprocessor, run = trained(args.name)
     # a set of the catalog is read as its card says; in a file of one's own labels are neither needed nor looked at
     unlabelled = {"target": False} if Path(args.data).exists() or args.data not in data.names() else {}
-    dataset = data.load(args.data, like=preprocessor, **unlabelled)
+    dataset = data.load(args.data, like=preprocessor, keys=args.keys, **unlabelled)
     for line in dataset.report:
         note(with_flags(line))
     rows = Prepared(dataset, preprocessor)

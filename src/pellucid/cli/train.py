@@ -92,7 +92,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def reading_flags(parser: argparse.ArgumentParser) -> None:
     """How the data are read and prepared."""
-    add = parser.add_argument_group("data").add_argument
+    group = parser.add_argument_group("data")
+    add = group.add_argument
     add("--target", metavar="COLUMN", help="what to predict: a column, or a file with the targets")
     add("--task", choices=["classification", "regression"], help="default: told by the target")
     add("--drop", nargs="+", action="extend", metavar="COL", help="columns to leave out")
@@ -107,6 +108,12 @@ def reading_flags(parser: argparse.ArgumentParser) -> None:
     add("--decimal", choices=[".", ","], help="the decimal mark")
     add("--image-size", type=_image_size, metavar="HxW", help="bring images to one size")
     add("--channels", choices=["grey", "rgb"], help="of images")
+    keys_flag(group)
+
+
+def keys_flag(parser: Any) -> None:
+    """Which arrays of an NPZ file are meant."""
+    parser.add_argument("--keys", nargs="+", metavar="KEY", help="of an NPZ file: the arrays of inputs and of targets")
 
 
 def run(args: argparse.Namespace) -> Answer:
@@ -460,6 +467,7 @@ def reading(args: argparse.Namespace, *, standardize: bool = True) -> dict[str, 
         "decimal": args.decimal,
         "image_size": args.image_size,
         "channels": args.channels,
+        "keys": args.keys,
     }
     if args.target and args.target.lstrip("-").isdigit():
         options["target"] = int(args.target)

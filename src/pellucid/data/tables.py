@@ -505,7 +505,7 @@ def _trained_inputs(
     absent = [name for name in trained if name not in inputs]
     if absent:
         raise DataError(
-            f"column{'s'[: len(absent) > 1]} {', '.join(map(repr, absent))} {'is' if len(absent) == 1 else 'are'} missing",
+            f"{('columns {} are' if absent[1:] else 'column {} is').format(', '.join(map(repr, absent)))} missing",
             where=read.where,
             expected=f"the columns of the training data: {', '.join(trained)}",
             got=", ".join(column.name for column in read.columns),

@@ -163,13 +163,13 @@ class TestVault:
 def _seen(openings: list[dict[str, Any]], run: Run | None) -> VaultError:
     times = "once" if len(openings) == 1 else f"{len(openings)} times"
     last = openings[-1]
-    measured = ", ".join(f"{name} {value}" for name, value in (last["metrics"] or {}).items()) or "nothing recorded"
+    measured = ", ".join(f"{name} {value:.4g}" for name, value in (last["metrics"] or {}).items()) or "nothing recorded"
     return VaultError(
         f"the test set was already opened {times}, last on {last['when']} for {last['reason']!r}",
         where=f"run {run.name}" if run else None,
         expected="one opening per run",
         got=f"measured then: {measured}",
-        hint="force=True (--again) opens it once more and records the repeat",
+        hint="force=True opens it once more and records the repeat",
     )
 
 
