@@ -37,7 +37,7 @@ _RULES = {
 def unavailable() -> str | None:
     """Why the kernels cannot run here: they were not compiled."""
     if importlib.util.find_spec(f"{__name__}._kernels") is None:
-        return "its kernels were not compiled: no C++17 compiler was found when pellucid was installed"
+        return "its kernels were not compiled, which takes a C++17 compiler: `pip install -v` says what failed"
     return None
 
 
