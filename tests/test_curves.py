@@ -231,6 +231,17 @@ def test_confusion_matrix_shows_counts_and_recall(tmp_path, figures):
     assert (axes.get_ylabel(), axes.get_xlabel()) == ("true", "predicted")
 
 
+def test_classes_whose_letters_no_font_has_are_numbered(tmp_path, figures, monkeypatch):
+    monkeypatch.setattr(curves, "_fonts", lambda: ["DejaVu Sans"])
+    assert curves.missing_letters(["고양이", "cat é"]) == "고양이"
+    confusion_png([[5, 1], [2, 9]], ["고양이", "개"], tmp_path / "confusion.png")
+    assert [label.get_text() for label in figures[0].axes[0].get_yticklabels()] == ["0", "1"]
+    assert "no font here has the letters" in figures[0].get_supxlabel()
+    confusion_png([[5, 1], [2, 9]], ["é", ""], tmp_path / "confusion.png")
+    assert [label.get_text() for label in figures[1].axes[0].get_yticklabels()] == ["é", ""]
+    assert not figures[1].get_supxlabel()
+
+
 def test_confusion_matrix_of_many_classes(tmp_path, figures):
     confusion_png(np.eye(120, dtype=int), range(120), tmp_path / "confusion.png")
     assert not figures[0].axes[0].texts

@@ -519,3 +519,13 @@ def test_a_run_is_not_resumed_on_other_data(pellucid, trained, flowers):
     said = pellucid("train", "--resume", "first", "--epochs", 4)
     assert said.code == 1
     assert "the data have changed since the run was made" in said.err
+
+
+def test_class_names_that_cannot_be_drawn_are_told(pellucid, flowers, monkeypatch):
+    from pellucid.inspect import curves
+
+    monkeypatch.setattr(curves, "_fonts", lambda: ["DejaVu Sans"])
+    flowers(change=lambda rows: [row.replace("rose", "장미") for row in rows])
+    said = pellucid("train", "flowers.csv", "--epochs", 1, "--out", "r")
+    assert said.code == 0, said.err
+    assert "confusion.png numbers the classes from 0: no font here has '미장'" in said.err

@@ -336,7 +336,10 @@ def _pictures(run: Run, history: Any, confusion: Any, experiment: Experiment, sa
     try:
         drawn = [curves.png(history, run.path / "curves.png")]
         if confusion is not None:
-            drawn.append(curves.confusion_png(confusion, experiment.classes or (), run.path / "confusion.png"))
+            classes = experiment.classes or ()
+            drawn.append(curves.confusion_png(confusion, classes, run.path / "confusion.png"))
+            if lacking := curves.missing_letters(classes):
+                say(f"confusion.png numbers the classes from 0: no font here has {lacking[:20]!r}")
     except EngineError as missing:
         say(f"no pictures: {missing.problem}; {missing.hint}")
         return []

@@ -161,6 +161,8 @@ def png(history: History | Mapping[str, History], path: str | os.PathLike) -> Pa
 def confusion_png(matrix: Any, class_names: Sequence[Any], path: str | os.PathLike) -> Path:
     """A confusion matrix as a picture: counts, shaded by their share of the true class.
 
+    Where no font here holds all letters of the names, the classes are drawn as numbers, from 0.
+
     Arguments:
         matrix: (classes, classes); row: the true class, column: the predicted one, as scikit-learn has it.
         class_names: of each class.
@@ -188,7 +190,8 @@ def confusion_png(matrix: Any, class_names: Sequence[Any], path: str | os.PathLi
     need("matplotlib", extra="plot")
     from matplotlib.colors import PowerNorm
 
-    names = [_plain_text(name) for name in class_names]
+    lacking = missing_letters(class_names)
+    names = [str(i) if lacking else _plain_text(name) for i, name in enumerate(class_names)]
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1e-300)
     correct = np.trace(matrix) / max(float(matrix.sum()), 1e-300)
     side = float(np.clip(0.52 * classes, 3.0, 14.0))
@@ -227,7 +230,24 @@ def confusion_png(matrix: Any, class_names: Sequence[Any], path: str | os.PathLi
         axes.grid(which="minor", color="white", linewidth=1)
     axes.tick_params(which="minor", length=0)
     axes.set_title(f"{correct:.2%} of {matrix.sum():,g} correct", loc="left", fontsize=11, color="#444444")
+    if lacking:
+        note = "classes by number, from 0:\nno font here has the letters of their names"
+        figure.supxlabel(note, fontsize=8, color="#444444")
     return save(figure, path)
+
+
+def missing_letters(names: Sequence[Any]) -> str:
+    """The letters of ``names`` that no font used here holds, each once.
+
+    Raises:
+        EngineError: matplotlib is not installed.
+    """
+    need("matplotlib", extra="plot")
+    from matplotlib.font_manager import findfont, get_font
+
+    fonts = [get_font(findfont(name)) for name in _fonts()]
+    letters = sorted({letter for name in names for letter in str(name) if not letter.isspace()})
+    return "".join(letter for letter in letters if not any(font.get_char_index(ord(letter)) for font in fonts))
 
 
 def _draw_metric(axes: Any, runs: dict[str, History], metric: str) -> None:
