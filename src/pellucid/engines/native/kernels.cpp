@@ -94,7 +94,12 @@ template <class T> void matmul_transposed(long M, long N, long K, const T* A, co
                         for (int s = 0; s < 4; ++s) C[(i + r) * N + j + s] = scale * sum<T>(c[r][s]);
                 } else {
                     const long offset[1] = {0};
-                    for (long r = 0; r < rows; ++r)
+                    for (long s = 0; s < columns && rows == 4; ++s) {  // four sums at a time: none waits for itself
+                        V<T> c[4][1] = {};
+                        dots<T, 4, 1>(K, A + i * K, K, B + (j + s) * K, offset, c);
+                        for (int r = 0; r < 4; ++r) C[(i + r) * N + j + s] = scale * sum<T>(c[r][0]);
+                    }
+                    for (long r = 0; r < rows && rows < 4; ++r)
                         for (long s = 0; s < columns; ++s) {
                             V<T> c[1][1] = {};
                             dots<T, 1, 1>(K, A + (i + r) * K, K, B + (j + s) * K, offset, c);
