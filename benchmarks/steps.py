@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -345,10 +346,15 @@ def serve(contender: str) -> None:
             for _ in range(order.get("times", 1)):
                 do()
             times = order.get("times", 1)
-            answer = [(time.perf_counter() - wall) / times, (time.process_time() - cpu) / times]
+            answer: Any = [(time.perf_counter() - wall) / times, (time.process_time() - cpu) / times]
         except Exception as problem:  # a contender that cannot do this work stands aside
             answer = f"{type(problem).__name__}: {problem}".splitlines()[0]
         print(json.dumps(answer), file=answers, flush=True)
+
+
+def pinned(threads: int) -> list[str]:
+    """What starts a process that sees only so many processor cores, where the system has it."""
+    return ["taskset", "--cpu-list", f"0-{threads - 1}"] if shutil.which("taskset") else []
 
 
 class Contender:
@@ -356,10 +362,8 @@ class Contender:
 
     def __init__(self, name: str, python: str, threads: int) -> None:
         limits = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL", "PELLUCID")}
-        if threads == 1:
-            limits["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-        self.process = subprocess.Popen(
-            [python, __file__, "--serve", name],
+        self.process = subprocess.Popen(  # not all libraries keep to the limits, so all are held to the same cores
+            [*pinned(threads), python, __file__, "--serve", name],
             env={**os.environ, **limits},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
