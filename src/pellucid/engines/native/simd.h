@@ -4,6 +4,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 namespace pellucid {
 namespace {  // every translation unit is built for another instruction set and keeps its own copy
 
@@ -37,6 +41,10 @@ template <class T> inline V<T> load_some(const T* p, long n) {
     return v;
 }
 template <class T> inline void store_some(T* p, V<T> v, long n) { std::memcpy(p, &v, n * sizeof(T)); }
+#if defined(__AVX512F__)  // a copy of unknown length is a call; a mask is not
+template <> inline V<float> load_some<float>(const float* p, long n) { return _mm512_maskz_loadu_ps((1u << n) - 1, p); }
+template <> inline void store_some<float>(float* p, V<float> v, long n) { _mm512_mask_storeu_ps(p, (1u << n) - 1, v); }
+#endif
 
 template <class T> inline T sum(V<T> v) {
     T total = 0;
