@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar, cast
@@ -87,12 +88,19 @@ class Registry(Generic[T]):
         )
 
     def _build(self, cls: type[T], args: tuple, kwargs: dict[str, Any], where: str | None) -> T:
+        known = inspect.signature(cls).parameters
         try:
             inspect.signature(cls).bind(*args, **kwargs)
         except TypeError as mismatch:
-            signature = ", ".join(str(p) for p in inspect.signature(cls).parameters.values())
+            strange = next((name for name in kwargs if name not in known), None)
+            near = [] if strange is None else difflib.get_close_matches(strange, known, n=1)
+            near = near or [name for name in known if "".join(part[:1] for part in name.split("_")) == strange]  # lr
+            said = [p.name if p.default is p.empty else f"{p.name}={config(p.default)!r}" for p in known.values()]
             raise ParameterError(
-                f"{self.kind} {cls.__name__}: {mismatch}", where=where, expected=f"{cls.__name__}({signature})"
+                f"{self.kind} {cls.__name__}: {mismatch if strange is None else f'unknown argument {strange!r}'}",
+                where=where,
+                expected=f"{cls.__name__}({', '.join(said)})",
+                hint=f"did you mean {near[0]}?" if near else None,
             ) from None
         return cls(*args, **kwargs)
 

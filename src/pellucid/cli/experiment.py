@@ -58,7 +58,11 @@ class Experiment:
         self.classes = self.preprocessor.classes
         self._targets = y
         if self.task == "classification" and len(np.unique(y[self.split.train])) < 2:
-            raise DataError("the training examples are all of one class", where=self.dataset.name)
+            raise DataError(
+                "the training examples are all of one class",
+                where=self.dataset.name,
+                hint="another --seed draws others; is this the target? target= chooses another column",
+            )
 
     def rows(self, part: str) -> Prepared:
         """The examples of ``"train"``, ``"validation"`` or ``"test"``."""
@@ -133,7 +137,8 @@ class Experiment:
 
 def _split(dataset: data.Dataset, asked: dict[str, Any]) -> Split:
     labels = dataset.y if dataset.task == "classification" else None
-    options = {"validation": asked["validation"], "seed": asked["seed"]}
+    names = None if labels is None else dataset.classes
+    options: dict[str, Any] = {"validation": asked["validation"], "seed": asked["seed"], "classes": names}
     if dataset.test_rows is None:
         return split_indices(len(dataset), test=asked["test"], labels=labels, **options)
     rest = np.setdiff1d(np.arange(len(dataset)), dataset.test_rows)

@@ -82,10 +82,10 @@ def _run(name: str) -> Answer:
     parameters = []
     for path, leaf in leaves(net.parameters):
         W = net.ops.to_numpy(leaf).astype(np.float64)
-        shape = "(" + ", ".join(map(str, W.shape)) + ")"
-        parameters.append([path, shape, W.size, float(W.mean()), float(W.std()), float(np.abs(W).max())])
+        parameters.append([path, list(W.shape), W.size, float(W.mean()), float(W.std()), float(np.abs(W).max())])
     summary = net.summary()
-    shown = table(parameters, ["parameter", "shape", "numbers", "mean", "deviation", "largest |.|"], left=2)
+    rows = [[path, f"({', '.join(map(str, shape))})", *numbers] for path, shape, *numbers in parameters]
+    shown = table(rows, ["parameter", "shape", "numbers", "mean", "deviation", "largest |.|"], left=2)
     parts = [heading("Layers"), str(summary), "", heading("Parameters"), shown, ""]
     document: dict[str, Any] = {
         "parameters_by_name": {each[0]: dict(zip(_STATISTICS, each[1:], strict=True)) for each in parameters}

@@ -209,6 +209,7 @@ class Dataset:
                 where=self.name,
                 expected="at least two classes",
                 got=f"every example is {str(self.labels[0])!r}",
+                hint="is this the target? target= chooses another column",
             )
         if need_classes and len(self.labels) == len(y) > FEW_CLASSES:
             raise DataError(

@@ -313,7 +313,12 @@ def fill(builder: TableBuilder, path: Path, dialect: Dialect, chunk_bytes: int =
             hint=hint,
         )
     if not count:
-        raise DataError("there is a header but no data" if dialect.header else "the file is empty", where=str(path))
+        raise DataError(
+            "there is a header but no data" if dialect.header else "the file is empty",
+            where=str(path),
+            expected="rows of data",
+            hint="header=False takes line 1 as data" if dialect.header else None,
+        )
     if dialect.count is not None and dialect.count != count:
         raise DataError(
             "the count line does not fit the file",

@@ -132,7 +132,7 @@ class Preprocessor:
         target_mean, target_scale, targets = np.zeros(1), np.ones(1), ds.y
         if ds.task == "regression" and targets is not None and standardize:
             target_mean, target_scale, _ = _moments(
-                lambda: (_two_d(targets[part]) for part in _parts(rows, 1)), "table", ds.name, ds.target_names or ["y"]
+                lambda: (_two_d(targets[part]) for part in _parts(rows, 1)), "target", ds.name, ds.target_names or ["y"]
             )
             if (target_scale == 0).any():
                 report.append("the target has one value in all training rows: there is nothing to learn")
@@ -466,11 +466,15 @@ def _moments(
             hint="leave the column out with drop=",
         )
     if not np.isfinite(squares).all():
+        worst = int(np.argmin(np.isfinite(squares)))
+        name = names[worst] if len(names) > worst else None
+        mend = "rescale the column" + (f", or drop=[{name!r}] leaves it out" if kind == "table" else "")
         raise DataError(
             "numbers are too large to be standardised",
-            where=where,
+            where=f"{where}, column {name!r}" if name is not None else f"{where}, input {worst}",
             expected="numbers whose squares float64 holds",
             got=f"up to {np.max(np.abs([low, high])):.3g}",
+            hint=mend if name is not None else None,
         )
     scale = np.sqrt(squares / np.maximum(count, 1))
     # rounding leaves a constant column a spread that is not quite zero
@@ -524,6 +528,8 @@ def _levels(
                 expected="at least one category",
                 hint="leave the column out with drop=",
             )
+        if len(counts[name]) == 1:
+            report.append(f"column {name!r} has one value in all training rows: there is nothing to learn from it")
         others = sorted(set(ds.levels(name)) - set(known))
         if others:
             unseen[name] = others

@@ -562,7 +562,7 @@ def _check_mixed(column: Column, read: ReadTable, *, allowed: bool) -> None:
 
 
 def _check_input(column: Column, read: ReadTable, categorical: Collection[str], report: list[str]) -> None:
-    _check_infinite(column, read)
+    _check_infinite(column, read, f"mend the rows, or drop=[{column.name!r}] leaves the column out")
     if column.kind == "date":
         report.append(f"column {column.name!r} holds dates: kept as days since 1970-01-01")
     if column.kind != "text":
@@ -594,12 +594,13 @@ def _check_input(column: Column, read: ReadTable, categorical: Collection[str], 
     report.append(f"column {column.name!r} is categorical: {distinct} different texts")
 
 
-def _check_infinite(column: Column, read: ReadTable) -> None:
+def _check_infinite(column: Column, read: ReadTable, hint: str = "mend or remove the rows") -> None:
     if column.infinite:
         raise DataError(
             f"column {column.name!r} holds {counted(column.infinite, 'infinite value', 'infinite values')}",
             where=f"{read.where}, {read.unit} {', '.join(map(str, column.infinite_at))}",
             expected="finite numbers",
+            hint=hint,
         )
 
 

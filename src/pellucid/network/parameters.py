@@ -32,7 +32,13 @@ def fitted(params: Tree, like: Tree, dtype: Any, *, where: str = "parameters") -
     for name in [*wanted, *given]:
         if name not in given or name not in wanted:
             problem = "is missing" if name in wanted else "is not a parameter of this network"
-            raise ShapeError(f"{name} {problem}", where=where, expected=", ".join(wanted) or "none")
+            strange = ", ".join(each for each in given if each not in wanted)
+            raise ShapeError(
+                f"{name} {problem}",
+                where=where,
+                expected=", ".join(wanted) or "none",
+                got=f"unknown: {strange}" if strange else None,
+            )
         if np.shape(given[name]) != wanted[name].shape:
             raise ShapeError(
                 f"{name} has another shape", where=where, expected=wanted[name].shape, got=np.shape(given[name])

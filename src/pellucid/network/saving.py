@@ -100,7 +100,16 @@ def restored(
     """
     if "config" not in document:
         raise CheckpointError("there is no network in this file", where=where)
-    net = from_config(document["config"], engine=engine, where=where)
+    try:
+        net = from_config(document["config"], engine=engine, where=where)
+    except ParameterError as problem:
+        if not problem.problem.startswith("unknown layer "):
+            raise
+        own = problem.problem.removeprefix("unknown layer ")
+        hint = f"if it is a class of your own, import the module that defines {own} first"
+        raise ParameterError(
+            problem.problem, where=problem.where, expected=problem.expected, got=problem.got, hint=hint
+        ) from None
     fill(net, arrays, where=where)
     net.preprocessing = document.get("preprocessing")
     return net

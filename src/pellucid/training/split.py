@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +31,7 @@ def split_indices(
     labels: Any = None,
     groups: Any = None,
     seed: int | np.random.Generator = 0,
+    classes: Sequence[str] | None = None,
 ) -> Split:
     """Draw the training, validation and test examples.
 
@@ -45,6 +47,7 @@ def split_indices(
         groups: the group of each example (m,), such as the speaker; groups stay whole, and shares and numbers count
             groups.
         seed: of the NumPy generator that draws, or the generator itself.
+        classes: what the labels 0, 1, … are called in messages.
 
     Returns:
         The three index arrays.
@@ -69,14 +72,16 @@ def split_indices(
             f"nothing is left to train on: {m} examples, validation {held_out[0]}, test {held_out[1]}",
             where="split",
             expected="at least 1 training example",
-            got=f"{sizes[0]}",
+            got=f"together {validation + test:g} of the data"
+            if isinstance(validation, float) and isinstance(test, float)
+            else f"{sizes[0]}",
             hint="hold out fewer examples",
         )
     if labels is None:
         strata, table = np.zeros(m, dtype=np.intp), sizes[None, :]
     else:
         names, strata = np.unique(_column(labels, m, "labels"), return_inverse=True)
-        table = _stratified(np.bincount(strata), sizes, names)
+        table = _stratified(np.bincount(strata), sizes, names if classes is None else np.array(classes)[names])
     shuffled = rng.permutation(m)
     by_stratum = shuffled[np.argsort(strata[shuffled], kind="stable")]
     part_of = np.repeat(np.tile(np.arange(3), len(table)), table.ravel())
@@ -200,7 +205,7 @@ def _stratified(counts: np.ndarray, sizes: np.ndarray, names: np.ndarray) -> np.
             where="split",
             expected=f"room for one training example of each: {rare.sum()}",
             got=f"{sizes[0]} training examples; class (examples): {listed}",
-            hint="hold out fewer examples, join these classes, or do not stratify",
+            hint="validation=0 and test=0 hold none out; or join these classes",
         )
     kept = np.outer(rare, [1, 0, 0])
     return kept + _controlled_rounding(counts - rare, sizes - kept.sum(axis=0))
