@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import pellucid as pl
+from pellucid import files
 from pellucid.errors import CheckpointError, ParameterError, ShapeError
 from pellucid.trees import leaves
 from test_graph import GRAPHS
@@ -230,3 +231,20 @@ def test_a_layer_that_does_not_keep_its_argument_cannot_be_saved(tmp_path):
         net.save(tmp_path / "net.pellucid")
     assert "self.width = width" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_layer_of_another_module_is_asked_for(tmp_path):
+    path = tmp_path / "own.pellucid"
+    net = pl.Sequential([pl.Dense(2)], input_shape=(3,), loss="mean_squared_error")
+    net.save(path)
+    arrays, document = files.read_arrays(path)
+    document["config"]["layers"][0]["type"] = "Stretched"
+    files.write_arrays(path, arrays, document)
+    with pytest.raises(ParameterError, match=r"import the module that defines 'Stretched' first"):
+        pl.load(path)
+
+
+def test_parameters_of_unknown_names_are_listed():
+    net = pl.Sequential([pl.Dense(2)], input_shape=(3,), loss="mean_squared_error")
+    with pytest.raises(ShapeError, match=r"W is missing(.|\n)*unknown: dense_9/W"):
+        net.parameters = {"dense_9": {"W": np.zeros((2, 3))}}

@@ -529,3 +529,42 @@ def test_class_names_that_cannot_be_drawn_are_told(pellucid, flowers, monkeypatc
     said = pellucid("train", "flowers.csv", "--epochs", 1, "--out", "r")
     assert said.code == 0, said.err
     assert "confusion.png numbers the classes from 0: no font here has '미장'" in said.err
+
+
+def numbers(path: str, rows: list[str]) -> None:
+    Path(path).write_text("\n".join(["a,b,kind", *rows]) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("rows", "flags", "words"),
+    [
+        (["1,2,x", "2,3,y", "3,1,z"], [], ["x (1)", "z (1)", "--validation 0", "--test 0"]),
+        (
+            [f"{i % 7},{'1e300' if i == 3 else i},{'xy'[i % 2]}" for i in range(40)],
+            ["--validation", "0", "--test", "0"],
+            ["column 'b'", "--drop b"],
+        ),
+        (["inf,2,x", "2,3,y"] * 10, [], ["infinite", "--drop a"]),
+        (["1,2,x"] * 10, [], ["one class only", "--target"]),
+        ([], [], ["no data", "--header no"]),
+        (["1,5,x", "2,3,y"] * 10, ["--validation", ".6", "--test", ".6"], ["together 1.2 of the data"]),
+        (["1,5,x", "2,3,y"] * 10, ["--optimizer", "adam(lr=0.1)"], ["unknown argument 'lr'", "did you mean learn"]),
+    ],
+)
+def test_what_cannot_be_trained_on_says_the_way_out(pellucid, rows, flags, words):
+    numbers("t.csv", rows)
+    said = pellucid("train", "t.csv", "--epochs", 1, "--no-plot", *flags)
+    assert said.code == 1
+    assert all(word in said.err for word in words), said.err
+
+
+def test_a_tiny_file_can_be_trained_on_as_its_hint_says(pellucid):
+    numbers("t.csv", ["1,2,x", "2,3,y", "3,1,z"])
+    said = pellucid("train", "t.csv", "--epochs", 1, "--no-plot", "--validation", 0, "--test", 0)
+    assert said.code == 0, said.err
+
+
+def test_a_column_of_one_text_is_warned_of(pellucid):
+    numbers("t.csv", [f"{i % 7},same,{'xy'[i % 2]}" for i in range(40)])
+    said = pellucid("train", "t.csv", "--epochs", 1, "--no-plot")
+    assert "column 'b' has one value in all training rows" in said.err
