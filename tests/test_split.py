@@ -144,9 +144,7 @@ def test_vault_opens_once_in_memory():
     vault = TestVault(rows)
     assert vault.open() is rows
     vault.record({"accuracy": 0.97096774})
-    with pytest.raises(
-        VaultError, match=r"(?s)already opened once.*'evaluate'.*accuracy 0\.971\n.*force=True opens"
-    ):
+    with pytest.raises(VaultError, match=r"(?s)already opened once.*'evaluate'.*accuracy 0\.971\n.*force=True opens"):
         vault.open()
     assert vault.open(force=True, reason="again") is rows
     assert [each["repeat"] for each in vault.openings] == [False, True]

@@ -79,12 +79,12 @@ def _run(name: str) -> Answer:
     from pellucid.trees import leaves
 
     net, _, run = trained(name)
-    parameters = []
+    parameters: list[list[Any]] = []
     for path, leaf in leaves(net.parameters):
         W = net.ops.to_numpy(leaf).astype(np.float64)
         parameters.append([path, list(W.shape), W.size, float(W.mean()), float(W.std()), float(np.abs(W).max())])
     summary = net.summary()
-    rows = [[path, f"({', '.join(map(str, shape))})", *numbers] for path, shape, *numbers in parameters]
+    rows = [[path, str(tuple(shape)), *numbers] for path, shape, *numbers in parameters]
     shown = table(rows, ["parameter", "shape", "numbers", "mean", "deviation", "largest |.|"], left=2)
     parts = [heading("Layers"), str(summary), "", heading("Parameters"), shown, ""]
     document: dict[str, Any] = {

@@ -61,7 +61,7 @@ class Ops(ABC):
         """``A`` as a NumPy array, not copied where that can be avoided."""
 
     def examples_last(self, x: np.ndarray, rows: np.ndarray, dtype: str) -> np.ndarray:
-        """The given rows of x (·, …) as X (…, m), contiguous: from examples first to examples last, in NumPy's memory."""
+        """The given rows of x (·, …) as X (…, m), contiguous: examples first turned to examples last, by NumPy."""
         return np.ascontiguousarray(np.moveaxis(x[rows], 0, -1), dtype=dtype)
 
     def compile(self, step: Callable) -> Callable:
