@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import pellucid as pl
 from pellucid import engines
-from pellucid.engines.base import Ops
+from pellucid.engines.base import Ops, Window
 from pellucid.layers import activations
 from pellucid.trees import leaves
 
@@ -243,3 +243,54 @@ def test_update(ops, dtype, name, rng):
     for path, one in found.items():
         assert one.dtype == dtype
         np.testing.assert_allclose(one, expected[path], rtol=10 * TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+@every_engine
+@dtypes
+@given(kernel=st.integers(1, 3), stride=st.integers(1, 3), pad=st.integers(0, 2), m=st.integers(1, 18), seed=seeds)
+def test_convolution_and_pooling(ops, dtype, kernel, stride, pad, m, seed):
+    rng = np.random.default_rng(seed)
+    groups, size = 2, (7, 6)
+    window = Window((kernel, 2), (stride, 1), ((pad, 1), (0, pad)), (1, 2))
+    shape = (4, *size, m)
+    A_prev, W, b = (rng.normal(size=each).astype(dtype) for each in (shape, (6, 2, kernel, 2), (6, 1, 1, 1)))
+    places = REFERENCE.convolution(W, A_prev, b, window, groups).shape[1:-1]
+    dZ, dA = (rng.normal(size=(units, *places, m)).astype(dtype) for units in (6, 4))
+    twins = Twins(ops, dtype)
+    twins.agree("convolution", W, A_prev, b, window, groups, tolerance=10)
+    twins.agree("convolution_dW", dZ, A_prev, window, groups, tolerance=10)
+    twins.agree("convolution_db", dZ, tolerance=10)
+    twins.agree("convolution_dA", W, dZ, shape, window, groups, tolerance=10)
+    twins.agree("sum_pool", A_prev, window, places)
+    twins.agree("sum_pool_backward", dA, shape, window)
+    A, taps = ops.max_pool(ops.asarray(A_prev), window, places)
+    expected, expected_taps = REFERENCE.max_pool(A_prev, window, places)
+    np.testing.assert_array_equal(ops.to_numpy(A), expected)
+    np.testing.assert_array_equal(ops.to_numpy(taps), expected_taps)
+    twins.agree("max_pool_backward", dA, expected_taps, shape, window)
+    twins.agree("take_taps", A_prev, expected_taps, window)
+
+
+@every_engine
+@dtypes
+@given(m=st.integers(1, 20), n=st.integers(1, 20), seed=seeds)
+def test_examples_last(ops, dtype, m, n, seed):
+    rng = np.random.default_rng(seed)
+    x, rows = rng.normal(size=(m, n, 3)).astype(dtype), rng.integers(m, size=2 * m)
+    X = ops.examples_last(x, rows, dtype)
+    np.testing.assert_array_equal(X, np.moveaxis(x[rows], 0, -1))
+    assert X.dtype == dtype
+    assert X.flags.c_contiguous
+
+
+@every_engine
+@dtypes
+def test_uniform(ops, dtype):
+    draws = ops.to_numpy(ops.uniform(ops.random_key(1, 2), (100, 200), np.dtype(dtype)))
+    again = ops.to_numpy(ops.uniform(ops.random_key(1, 2), (100, 200), np.dtype(dtype)))
+    other = ops.to_numpy(ops.uniform(ops.random_key(1, 3), (100, 200), np.dtype(dtype)))
+    np.testing.assert_array_equal(draws, again)
+    assert draws.dtype == dtype
+    assert 0 < draws.min() < draws.max() < 1
+    assert abs(draws.mean() - 0.5) < 4 * np.sqrt(1 / 12 / draws.size)
+    assert abs(np.corrcoef(draws.ravel(), other.ravel())[0, 1]) < 4 / np.sqrt(draws.size)

@@ -217,7 +217,8 @@ class NumpyOps(Ops):
         return (*key, number)
 
     def uniform(self, key, shape, dtype):
-        return _generator(key).uniform(np.finfo(np.float32).tiny, 1.0, shape).astype(dtype)
+        draws = _generator(key).uniform(np.finfo(np.float32).tiny, 1.0, shape).astype(dtype)
+        return np.minimum(draws, 1.0 - np.finfo(dtype).epsneg)  # in float32 some would round up to 1
 
     def dropout(self, key, A_prev, rate):
         draws = _generator(key).random(A_prev.shape, dtype=np.float32)
