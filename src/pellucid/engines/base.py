@@ -68,23 +68,77 @@ class Ops(ABC):
         """A training step, compiled where the engine compiles; the step itself otherwise."""
         return step
 
-    # --- affine: Z = W A_prev + b -------------------------------------------------------------------------------
+    # --- affine: Z = W A_prev + b; of a sequence (T, n_prev, m) step by step, the gradients summed over the steps ----
 
     @abstractmethod
     def affine(self, W: Array, A_prev: Array, b: Array | None) -> Array:
-        """Z = W A_prev + b, from W (n, n_prev), A_prev (n_prev, m), b (n, 1) or None, to Z (n, m)."""
+        """Z = W A_prev + b, from W (n, n_prev), A_prev (…, n_prev, m), b (n, 1) or None, to Z (…, n, m)."""
 
     @abstractmethod
     def affine_dW(self, dZ: Array, A_prev: Array) -> Array:
-        """dW = (1/m) dZ A_prevᵀ, from dZ (n, m), A_prev (n_prev, m), to dW (n, n_prev)."""
+        """dW = (1/m) Σ_steps dZ A_prevᵀ, from dZ (…, n, m), A_prev (…, n_prev, m), to dW (n, n_prev)."""
 
     @abstractmethod
     def affine_db(self, dZ: Array) -> Array:
-        """db = (1/m) Σ_columns dZ, from dZ (n, m) to db (n, 1)."""
+        """db = (1/m) Σ_steps,columns dZ, from dZ (…, n, m) to db (n, 1)."""
 
     @abstractmethod
     def affine_dA(self, W: Array, dZ: Array) -> Array:
-        """dA_prev = Wᵀ dZ, from W (n, n_prev), dZ (n, m), to dA_prev (n_prev, m)."""
+        """dA_prev = Wᵀ dZ, from W (n, n_prev), dZ (…, n, m), to dA_prev (…, n_prev, m)."""
+
+    # --- recurrence: a whole sequence at once ---------------------------------------------------------------------
+
+    @abstractmethod
+    def recurrence(
+        self, cell: str, Z: Array, U: Array, c: Array | None, state: tuple[Array, ...], mask: Array | None
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """The part of a recurrent layer that goes from step to step; what each step reads of the input is in Z.
+
+        With h the step before, and σ the logistic function:
+
+            "tanh", "relu", "sigmoid"   A[t] = g(Z[t] + U h)
+            "lstm"   (i, f, g, o) = (σ, σ, tanh, σ)(Z[t] + U h);   C[t] = f C[t-1] + i g;   A[t] = o tanh C[t]
+            "gru"    r, z = σ(Z[t] + U h) of their rows;  v = U h + c, n = tanh(Z[t] + r v) of theirs;
+                     A[t] = (1 - z) n + z h
+
+        Where the mask is False a step changes nothing: A[t] = A[t-1], C[t] = C[t-1].
+
+        Arguments:
+            cell: which of these.
+            Z: (T, G n, m), given away: the gates may be written over it. G is 1, 4 (i, f, g, o) or 3 (r, z, n).
+            U: (G n, n).
+            c: (n, 1), the bias inside the reset gate's product; None for other cells.
+            state: where the sequence starts: (h,), or (h, C) for an LSTM, each (n, m).
+            mask: (T, m) booleans, or None for all True.
+
+        Returns:
+            the states (H,) or (H, C), each (T+1, n, m): the start, then every step; and what else
+            `recurrence_backward` reads: () or the gates (T, G n, m) after their functions, and for "gru" v (T, n, m).
+        """
+
+    @abstractmethod
+    def recurrence_backward(
+        self,
+        cell: str,
+        U: Array,
+        states: tuple[Array, ...],
+        kept: tuple[Array, ...],
+        mask: Array | None,
+        dA: Array | None,
+        d_last: tuple[Array | None, ...],
+    ) -> tuple[Array, Array, tuple[Array, ...]]:
+        """Back-propagation through time.
+
+        Arguments:
+            cell, U, mask: as in `recurrence`.
+            states, kept: what it returned.
+            dA: (T, n, m), the gradient of every A[t] as the layers above see it; None is zeros.
+            d_last: the gradient of the states after the last step, beside dA; each (n, m), None is zeros.
+
+        Returns:
+            dZ (T, G n, m); dV (T, G n, m), the gradient of U h (dZ itself but for "gru", whose n rows are r * dZ);
+            and the gradient of the states at the start, each (n, m). Masked steps have zeros in dZ and dV.
+        """
 
     # --- convolution, as networks mean it: the kernel is not flipped --------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pellucid.engines.base import Array, Ops, Window
+from pellucid.engines.cells import CELLS
 
 PREFERENCE = 0
 BLOCK = 1 << 15  # elements: a block of operands and temporaries stays in the L2 cache
@@ -47,16 +48,58 @@ class NumpyOps(Ops):
         return Z
 
     def affine_dW(self, dZ, A_prev):
-        dW = dZ @ A_prev.T
+        dW = dZ @ np.swapaxes(A_prev, -1, -2)
+        dW = dW.sum(axis=tuple(range(dW.ndim - 2))) if dW.ndim > 2 else dW
         dW *= 1.0 / dZ.shape[-1]
         return dW
 
     def affine_db(self, dZ):
         m = dZ.shape[-1]
-        return dZ @ np.full((m, 1), 1.0 / m, dZ.dtype)
+        db = dZ @ np.full((m, 1), 1.0 / m, dZ.dtype)
+        return db.sum(axis=tuple(range(db.ndim - 2))) if db.ndim > 2 else db
 
     def affine_dA(self, W, dZ):
         return W.T @ dZ
+
+    # --- recurrence
+
+    def recurrence(self, cell, Z, U, c, state, mask):
+        step = CELLS[cell]
+        T, n, m = len(Z), U.shape[1], Z.shape[-1]
+        states = tuple(np.empty((T + 1, n, m), Z.dtype) for _ in state)
+        for S, start in zip(states, state, strict=True):
+            S[0] = start
+        v = np.empty((T, n, m), Z.dtype) if step.keeps_V else None
+        for t in range(T):
+            V = U @ states[0][t]
+            step.forward(Z[t], V, c, [S[t] for S in states], [S[t + 1] for S in states])
+            if v is not None:
+                v[t] = V[-n:]
+            if mask is not None:
+                for S in states:
+                    np.copyto(S[t + 1], S[t], where=~mask[t])
+        kept = () if step.gates == 1 else (Z,) if v is None else (Z, v)
+        return states, kept
+
+    def recurrence_backward(self, cell, U, states, kept, mask, dA, d_last):
+        step, (Z, v) = CELLS[cell], (*kept, None, None)[:2]
+        T, m = len(states[0]) - 1, states[0].shape[-1]
+        dZ = np.empty((T, len(U), m), states[0].dtype)
+        dV = np.empty_like(dZ) if step.keeps_V else dZ
+        d_state = [np.zeros_like(S[0]) if d is None else d for S, d in zip(states, d_last, strict=True)]
+        for t in range(T - 1, -1, -1):
+            if dA is not None:
+                d_state[0] = d_state[0] + dA[t]
+            Z_t, v_t = (None if each is None else each[t] for each in (Z, v))
+            before, after = [S[t] for S in states], [S[t + 1] for S in states]
+            d_before = step.backward(Z_t, v_t, before, after, d_state, dZ[t], dV[t])
+            if mask is not None:  # a masked step hands the gradient on as it came
+                dZ[t] *= mask[t]
+                dV[t] = dV[t] * mask[t] if step.keeps_V else dV[t]
+                d_before = [np.where(mask[t], d, passed) for d, passed in zip(d_before, d_state, strict=True)]
+            d_before[0] = d_before[0] + U.T @ dV[t]
+            d_state = d_before
+        return dZ, dV, tuple(d_state)
 
     # --- convolution: patches as the columns of a matrix, so that it is an affine layer's arithmetic; a few rows of the
     # image at a time, so that their patches, which hold every pixel k² times, never leave the cache
