@@ -69,17 +69,23 @@ class NativeOps(NumpyOps):
     # --- affine
 
     def affine(self, W, A_prev, b):
-        if not A_prev.size:
+        if not A_prev.size or A_prev.ndim > 2:
             return super().affine(W, A_prev, b)
         return self.kernels.affine(_rows(W), _rows(A_prev), None if b is None else _rows(b))
 
     def affine_dW(self, dZ, A_prev):
+        if dZ.ndim > 2:
+            return super().affine_dW(dZ, A_prev)
         return self.kernels.affine_dW(_rows(dZ), _rows(A_prev))
 
     def affine_db(self, dZ):
+        if dZ.ndim > 2:
+            return super().affine_db(dZ)
         return self.kernels.row_sums(_rows(dZ), dZ.shape[-1])
 
     def affine_dA(self, W, dZ):
+        if dZ.ndim > 2:
+            return super().affine_dA(W, dZ)
         return self.kernels.affine_dA(_rows(W), _rows(dZ))
 
     # --- convolution and pooling
