@@ -15,7 +15,7 @@ import pellucid
 SOURCE = Path(pellucid.__file__).parent
 LEVELS = (
     {"errors", "trees"},
-    {"registry", "files"},
+    {"registry", "files", "sequences"},
     {"schedules", "history"},
     {"initializers", "regularizers", "optimizers", "metrics", "data", "signal"},
     {"engines"},
@@ -23,7 +23,7 @@ LEVELS = (
     {"network"},
     {"inspect", "runs"},
     {"training"},
-    {"estimators", "tune", "lab", "zoo"},
+    {"estimators", "experiment", "tune", "lab", "zoo"},
     {"cli"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

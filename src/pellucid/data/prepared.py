@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -31,15 +32,18 @@ class Prepared:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """x (k, …) float32 and y (k,) class indices or (k, targets) values; None where there are no targets."""
+    def take(self, indices: np.ndarray) -> tuple[Any, np.ndarray | None]:
+        """x (k, …) float32, `Sequences` where lengths differ; y (k,) class indices or (k, targets) values, or None."""
         x, y = self.dataset.take(self.rows[indices])
         return self.preprocessor.x(x), None if y is None else self.preprocessor.y(y)
 
     def arrays(self, limit: int = MEMORY_LIMIT) -> tuple[Any, np.ndarray | None]:
         """x and y as arrays where x takes at most ``limit`` bytes; else these rows themselves, and None."""
         shape = self.preprocessor.input_shape
-        width = max(1, int(np.prod(shape)))
+        if None in shape:
+            small = 4 * len(self) * self.dataset.numbers <= limit
+            return self.take(np.arange(len(self))) if small else (self, None)
+        width = max(1, math.prod(shape))
         if 4 * len(self) * width > limit:
             return self, None
         x = np.empty((len(self), *shape), np.float32)

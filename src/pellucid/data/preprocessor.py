@@ -10,6 +10,7 @@ import numpy as np
 
 from pellucid.data.dataset import Dataset
 from pellucid.errors import DataError, ParameterError
+from pellucid.sequences import Sequences
 
 FORMAT = 1
 CHUNK_VALUES = 2**19
@@ -21,17 +22,18 @@ IMPUTATIONS = ("mean", "median", "most_frequent")
 class Preprocessor:
     """Turns raw examples into float32 inputs and targets, with numbers taken from the training rows alone.
 
-    Numbers: ``(x - mean) / scale``, per column of a table, per channel of an image, per element of any other array.
+    Numbers: ``(x - mean) / scale``, per column of a table, per channel of an image, per feature over all steps of all
+    sequences, per element of any other array. Whole numbers one by one are ids, and stay as they are.
     Categories: one column of 0 and 1 for each level (``"one-hot"``; a level that training never saw is refused), or
     one column of whole numbers for each category (``"embedding"``; a level that training never saw is
     ``len(levels)``, an index of its own). Levels that stand in the file but in no training row are known: they are
     all zeros in one-hot. The numeric columns come first, the categories after them.
 
     Arguments:
-        kind: ``"table"``, ``"image"`` or ``"array"``.
+        kind: ``"table"``, ``"image"``, ``"sequence"`` or ``"array"``.
         task: ``"classification"``, ``"regression"``, or None without targets.
-        input_shape: shape of one input, without the example axis.
-        mean, scale: float64, of the numeric columns (n,), the channels (C,), or the elements.
+        input_shape: shape of one input, without the example axis; (None, …) for sequences of different lengths.
+        mean, scale: float64, of the numeric columns (n,), the channels (C,), the features of a step, or the elements.
         fill: what replaces a missing number, shaped like ``mean``; None when nothing may be missing.
         columns: names of the numeric columns of a table, in order.
         levels: the levels of each categorical column, by name.
@@ -48,7 +50,7 @@ class Preprocessor:
 
     kind: str
     task: str | None
-    input_shape: tuple[int, ...]
+    input_shape: tuple[Any, ...]
     mean: np.ndarray
     scale: np.ndarray
     fill: np.ndarray | None = None
@@ -111,7 +113,7 @@ class Preprocessor:
             fill = mean.copy()
         elif missing is not None:
             fill = _fill(ds, rows, columns, shape, np.median if missing == "median" else _mode)
-        constant = scale == 0
+        constant = np.asarray(scale == 0)
         if constant.any():
             which = (
                 ", ".join(repr(name) for name, same in zip(columns, constant.tolist(), strict=True) if same)
@@ -122,8 +124,8 @@ class Preprocessor:
             report.append(
                 f"{what} one value in all training rows: standardised to 0, there is nothing to learn from it"
             )
-        scale[constant] = 1.0
-        if not standardize:
+        scale = np.where(constant, 1.0, scale)
+        if not standardize or (ds.kind == "sequence" and _are_ids(ds.take(slice(0, 1))[0])):
             mean, scale = (
                 np.zeros_like(mean),
                 np.full_like(scale, 255.0 if ds.kind == "image" and _is_bytes(ds) else 1.0),
@@ -142,7 +144,7 @@ class Preprocessor:
         return cls(
             kind=ds.kind,
             task=ds.task,
-            input_shape=(width,) if ds.kind == "table" else shape,
+            input_shape=(width,) if ds.kind == "table" else ds.example_shape if ds.kind == "sequence" else shape,
             mean=mean,
             scale=scale,
             fill=fill,
@@ -174,14 +176,14 @@ class Preprocessor:
         """For ``"embedding"``: how many indices each categorical column needs, the unknown level included."""
         return {name: len(levels) + 1 for name, levels in self.levels.items()}
 
-    def x(self, raw_x: Any) -> np.ndarray:
+    def x(self, raw_x: Any) -> Any:
         """Inputs for the network.
 
         Arguments:
-            raw_x: what `Dataset.take` gives: (k, …) array, or a dictionary from column name to (k,) values.
+            raw_x: what `Dataset.take` gives: (k, …) array, dictionary from column name to (k,) values, or `Sequences`.
 
         Returns:
-            float32 (k, *input_shape).
+            float32 (k, *input_shape); `Sequences` of such steps for sequences of different lengths.
 
         Raises:
             DataError: another shape or kind, a column missing or too many, an unknown level, values missing or
@@ -189,6 +191,8 @@ class Preprocessor:
         """
         if self.kind == "table":
             return self._table(raw_x)
+        if self.kind == "sequence" and self.input_shape[0] is None:
+            return self._sequences(raw_x if isinstance(raw_x, Sequences) else Sequences(raw_x))
         raw_x = np.asarray(raw_x)
         if raw_x.shape[1:] != self.input_shape:
             raise DataError(
@@ -208,6 +212,19 @@ class Preprocessor:
             X *= (1 / self.scale).astype(np.float32)[:, None, None]
             return X
         return _float32((raw_x - self.mean) / self.scale, "x")
+
+    def _sequences(self, raw_x: Sequences) -> Sequences:
+        steps = raw_x.values
+        if steps.shape[1:] != self.input_shape[1:]:
+            raise DataError(
+                "the steps have another shape than in training",
+                where="x",
+                expected=f"(T, {', '.join(map(str, self.input_shape[1:]))})",
+                got=f"(T, {', '.join(map(str, steps.shape[1:]))})",
+            )
+        if steps.dtype.kind == "f":
+            steps = self._filled(steps, [])
+        return raw_x.replaced(_float32((steps - self.mean) / self.scale, "x, all steps in a row, "))
 
     def _table(self, raw_x: Any) -> np.ndarray:
         if not isinstance(raw_x, Mapping):
@@ -391,6 +408,10 @@ def _two_d(y: Any) -> np.ndarray:
     return y if y.ndim == 2 else y.reshape(len(y), -1)
 
 
+def _are_ids(x: Any) -> bool:
+    return x.dtype.kind in "iu" and (x.values.ndim == 1 if isinstance(x, Sequences) else x.ndim == 2)
+
+
 def _is_bytes(ds: Dataset) -> bool:
     return ds.take(slice(0, 1))[0].dtype == np.uint8
 
@@ -402,14 +423,16 @@ def _parts(rows: np.ndarray, width: int) -> Iterator[np.ndarray]:
 
 
 def _blocks(ds: Dataset, rows: np.ndarray, columns: Sequence[str]) -> Callable[[], Iterator[np.ndarray]]:
-    """A function that walks over the numbers of the rows: (k, columns), (k, C, H·W) or (k, …)."""
+    """A function that walks over the numbers of the rows: (k, columns), (k, C, H·W), (steps, …) or (k, …)."""
 
     def walk() -> Iterator[np.ndarray]:
-        width = len(ds.feature_names or ()) if ds.kind == "table" else int(np.prod(ds.example_shape))
+        width = len(ds.feature_names or ()) if ds.kind == "table" else ds.numbers
         for part in _parts(np.sort(rows), width):
             x = ds.take(part)[0]
             if ds.kind == "table":
                 yield np.stack([x[name] for name in columns], axis=1) if columns else np.empty((len(part), 0))
+            elif ds.kind == "sequence":
+                yield x.values if isinstance(x, Sequences) else x.reshape(-1, *x.shape[2:])
             else:
                 yield x
 
@@ -478,8 +501,7 @@ def _moments(
         )
     scale = np.sqrt(squares / np.maximum(count, 1))
     # rounding leaves a constant column a spread that is not quite zero
-    scale[low == high] = 0.0
-    return np.asarray(mean), scale, shape
+    return np.asarray(mean), np.where(low == high, 0.0, scale), shape
 
 
 def _mode(values: np.ndarray) -> float:

@@ -13,9 +13,11 @@ import numpy as np
 from pellucid.data import arrays, delimited, images, parquet
 from pellucid.data.dataset import Dataset
 from pellucid.data.preprocessor import Preprocessor
+from pellucid.data.series import read_ts
 from pellucid.data.storage import CHUNK_BYTES, MEMORY_LIMIT, Rows, Shelf, data_home, sha256_of_file, sha256_of_files
 from pellucid.data.tables import Column, counts_rows, make_dataset, read_table
 from pellucid.errors import DataError, ParameterError, counted, unknown
+from pellucid.sequences import Sequences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +84,8 @@ def read(path: Path, options: Options) -> Dataset:
         return _read_npz(path, options)
     if suffix == ".npy":
         return _read_npy(path, options)
+    if suffix == ".ts":
+        return _read_ts(path, options)
     if arrays.is_idx(path):
         return _read_idx_file(path, options)
     if suffix in images.ENDINGS:
@@ -247,7 +251,7 @@ def read_targets(path: Path, options: Options) -> np.ndarray:
     return np.array(column.levels)[values] if column.kind == "text" else values
 
 
-def _from_arrays(x: Rows, y: Any, path: Path, options: Options, report: list[str], **more: Any) -> Dataset:
+def _from_arrays(x: Rows | Sequences, y: Any, path: Path, options: Options, report: list[str], **more: Any) -> Dataset:
     if options.missing == "drop":
         raise ParameterError(
             "missing='drop' is for tables", where=str(path), expected="'mean', 'median' or 'most_frequent'"
@@ -317,6 +321,12 @@ def _read_npy(path: Path, options: Options) -> Dataset:
         missing=options.missing,
         fingerprint=fingerprint,
     )
+
+
+def _read_ts(path: Path, options: Options) -> Dataset:
+    x, labels = read_ts(path)
+    y = None if labels is None or options.target is False else np.array(labels)
+    return _from_arrays(Sequences(x), y, path, options, [], fingerprint=lambda: sha256_of_file(path))
 
 
 def _read_idx_file(path: Path, options: Options) -> Dataset:
