@@ -221,7 +221,7 @@ def test_the_engines_are_shown_with_what_keeps_them_from_running(pellucid, monke
 def test_a_step_shows_the_numbers_of_the_iteration(pellucid, trained):
     answer = pellucid("step", "first", "--batch", 6, "--optimizer", "gradient_descent(0.5)", "--json").json
     net = load(trained / "model.pellucid")
-    from pellucid.cli.experiment import Experiment
+    from pellucid.experiment import Experiment
     from pellucid.runs import Run
 
     x, y = Experiment(Run.open("first").config).rows("train").take(np.arange(6))

@@ -41,8 +41,8 @@ def _examples(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     import numpy as np
 
     from pellucid import zoo
-    from pellucid.cli.experiment import complete_file, is_file, is_run, trained
     from pellucid.cli.step import prepared
+    from pellucid.experiment import complete_file, is_file, is_run, trained
 
     if args.data or (is_run(args.name) and not Path(args.name).is_file()):
         net, rows, _ = prepared(args)

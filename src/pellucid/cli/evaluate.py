@@ -24,10 +24,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     """Measure."""
     from pellucid import data
-    from pellucid.cli.experiment import Experiment, chosen_metrics, trained
     from pellucid.cli.train import unit_note
     from pellucid.data.prepared import Prepared
     from pellucid.errors import DataError, ParameterError
+    from pellucid.experiment import Experiment, chosen_metrics, trained
     from pellucid.metrics import default_for, render_confusion
     from pellucid.training.split import TestVault
 

@@ -28,8 +28,8 @@ def run(args: argparse.Namespace) -> Answer:
     """Predict."""
     from pellucid import data
     from pellucid.cli.evaluate import predictions
-    from pellucid.cli.experiment import trained
     from pellucid.data.prepared import Prepared
+    from pellucid.experiment import trained
     from pellucid.files import atomic_write
 
     net, preprocessor, run = trained(args.name)

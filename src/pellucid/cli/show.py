@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> Answer:
         return _engines()
     if (args.data or args.out) and not args.features:
         raise UsageError("--data and --out go with --features", args.parser)
-    from pellucid.cli.experiment import is_run
+    from pellucid.experiment import is_run
 
     if args.features:
         return _features(args)
@@ -52,7 +52,7 @@ def _engines() -> Answer:
 
 def _net(name: str) -> Answer:
     from pellucid import zoo
-    from pellucid.cli.experiment import complete_file, complete_network, is_file
+    from pellucid.experiment import complete_file, complete_network, is_file
 
     if is_file(name):
         net, about, document = complete_file(name), [heading(name)], {"file": name}
@@ -74,7 +74,7 @@ def _run(name: str) -> Answer:
     import numpy as np
     import tomli_w
 
-    from pellucid.cli.experiment import trained
+    from pellucid.experiment import trained
     from pellucid.inspect.curves import terminal
     from pellucid.trees import leaves
 
@@ -134,8 +134,8 @@ def _features(args: argparse.Namespace) -> Answer:
     import numpy as np
 
     from pellucid import data
-    from pellucid.cli.experiment import Experiment, trained
     from pellucid.data.prepared import Prepared
+    from pellucid.experiment import Experiment, trained
     from pellucid.inspect.sheet import features_sheet
 
     net, preprocessor, run = trained(args.name)

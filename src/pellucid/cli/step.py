@@ -61,9 +61,9 @@ def run(args: argparse.Namespace) -> Answer:
 def prepared(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     """The network, the examples and the optimizer that the arguments name."""
     from pellucid import data, zoo
-    from pellucid.cli.experiment import Experiment, is_file, is_run, trained
     from pellucid.cli.train import reading
     from pellucid.data.prepared import Prepared
+    from pellucid.experiment import Experiment, is_file, is_run, trained
 
     if is_run(args.name):
         net, preprocessor, run = trained(args.name)

@@ -22,7 +22,7 @@ from pellucid.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from pellucid.cli.experiment import Experiment
+    from pellucid.experiment import Experiment
     from pellucid.network.base import Network
     from pellucid.runs import Run
 
@@ -40,6 +40,12 @@ the loss
 """
 
 
+_OF_TRAINING = (
+    *("loss", "regularizer", "dtype", "engine", "class_weight", "seed", "epochs", "batch_size", "optimizer"),
+    *("learning_rate", "patience", "averaging", "augment", "metrics", "layer_statistics"),
+)
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What ``train`` takes. Flags that are not given are None: then the network's recipe decides."""
     parser.usage, parser.epilog = "%(prog)s DATA [flags]\n       %(prog)s --resume RUN", _EPILOG
@@ -49,6 +55,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--hidden", metavar="128,64", help="units of each hidden layer")
     add("--activation", metavar="NAME", help="of the hidden layers")
     add("--dropout", type=float, metavar="RATE", help="the probability of dropping")
+    add("--initializer", metavar="NAME", help="of the weights, such as he_normal, xavier_uniform")
+    add("--width", type=_width, metavar="N", help="maps of a convolutional network, or the factor on them")
     add("--regularizer", metavar="R", help='of the weights, such as "l2(1e-4)"')
     add("--loss", metavar="NAME", help="default: softmax_cross_entropy, or mean_squared_error")
     add = parser.add_argument_group("training").add_argument
@@ -128,54 +136,27 @@ def run(args: argparse.Namespace) -> Answer:
 
 
 def _start(args: argparse.Namespace, say: Any) -> Answer:
-    from pellucid import zoo
-    from pellucid.cli.experiment import Experiment, complete, complete_network, is_file, optimizer_of
-    from pellucid.metrics import default_for
+    from pellucid.experiment import OF_NETWORK, Experiment, complete_network, is_file, recipe_of
     from pellucid.runs import Run, environment
-    from pellucid.training.augment import augmentations
 
     net_name = args.net or "mlp"
-    recipe = zoo.Recipe() if is_file(net_name) else zoo.find(net_name).recipe
-    optimizer = optimizer_of(args.optimizer or recipe.optimizer, args.learning_rate)
-    seed = args.seed or 0
     described: dict[str, Any] = {
         "net": os.path.abspath(net_name) if is_file(net_name) else net_name,
-        "data": reading(args, standardize=recipe.standardize),
+        "data": reading(args, standardize=recipe_of(net_name).standardize),
         "split": {
             "validation": 0.1 if args.validation is None else args.validation,
             "test": 0.1 if args.test is None else args.test,
-            "seed": seed,
+            "seed": args.seed or 0,
         },
     }
     if args.averaging is not None and args.patience:
         raise UsageError("--patience goes back to the best epoch, --averaging to none: give one of them", args.parser)
+    wanted = {name: getattr(args, name) for name in (*OF_NETWORK, *_OF_TRAINING)}
+    if args.hidden is not None:
+        wanted["hidden"] = _units(args)
     experiment = Experiment(described)
     _check_test(args, experiment)
-    net = experiment.network(
-        net_name,
-        {name: getattr(args, name) for name in ("loss", "regularizer", "dtype", "engine", "class_weight", "seed")},
-        {name: value for name in ("hidden", "activation", "dropout") if (value := getattr(args, name)) is not None}
-        | ({"hidden": _units(args)} if args.hidden is not None else {}),
-    )
-    names = [each.registered_name for each in default_for(experiment.task)] if args.metrics is None else args.metrics
-    experiment.metrics(names)
-    count = len(experiment.split.train)
-    averaging = {} if args.averaging is None else {"averaging": args.averaging}
-    patience = 0 if averaging else recipe.patience if args.patience is None else args.patience
-    described["training"] = {
-        "epochs": args.epochs or recipe.epochs,
-        "batch_size": count if args.batch_size == "all" else args.batch_size or recipe.batch_for(count),
-        "optimizer": complete(optimizer),
-        "patience": patience if len(experiment.split.validation) or args.patience else 0,
-        "class_weight": args.class_weight or "none",
-        "metrics": names,
-        "seed": net.seed,
-        "shuffle": True,
-        "augment": [complete(augmentations.get(each, where="--augment")) for each in args.augment or recipe.augment],
-        "layer_statistics": bool(args.layer_statistics),
-        "engine": net.ops.name,
-        **averaging,
-    }
+    net, described["training"] = experiment.settled(net_name, wanted)
     described["network"] = complete_network(net)
     _describe(experiment, net, described, say)
 
@@ -195,8 +176,8 @@ def _start(args: argparse.Namespace, say: Any) -> Answer:
 def _resume(args: argparse.Namespace, say: Any) -> Answer:
     import tomli_w
 
-    from pellucid.cli.experiment import Experiment
     from pellucid.errors import DataError, ParameterError
+    from pellucid.experiment import Experiment
     from pellucid.files import atomic_write
     from pellucid.network.saving import from_config
     from pellucid.runs import Run
@@ -246,8 +227,8 @@ def _train(
 ) -> Answer:
     import shutil
 
-    from pellucid.cli.experiment import MODEL
-    from pellucid.training.callbacks import Callback, EarlyStopping, WeightAveraging
+    from pellucid.experiment import MODEL
+    from pellucid.training.callbacks import Callback
 
     class Begun(Callback):
         """Whether anything was learned: a run in which nothing was is not kept."""
@@ -258,32 +239,14 @@ def _train(
             self.updates = True
 
     training = described["training"]
-    metrics = experiment.metrics(training["metrics"])
-    net.preprocessing = experiment.preprocessor.document()
-    x, y = experiment.rows("train").arrays()
-    validation = None
-    if len(experiment.split.validation):
-        held_out, targets = experiment.rows("validation").arrays()
-        validation = held_out if targets is None else (held_out, targets)
     begun = Begun()
-    ending: list[Callback] = [EarlyStopping(training["patience"])] if training["patience"] else []
-    if "averaging" in training:
-        ending.append(WeightAveraging(training["averaging"]))
     run = create()
     with run:
         try:
-            history = net.fit(
-                x,
-                y,
-                epochs=training["epochs"],
-                batch_size=training["batch_size"],
-                optimizer=training["optimizer"],
-                validation=validation,
-                metrics=metrics,
-                callbacks=[*ending, begun],
-                augment=training.get("augment", ()),
-                seed=training["seed"],
-                layer_statistics=training["layer_statistics"],
+            history = experiment.fit(
+                net,
+                training,
+                callbacks=[begun],
                 progress=False if args.quiet else "auto",
                 run=run,
                 resume=resume,
@@ -298,6 +261,7 @@ def _train(
         say("")
         try:
             net.save(run.path / MODEL)
+            metrics = experiment.metrics(training["metrics"])
             measured, confusion, closed = _measure(experiment, net, metrics, run)
             pictures = [] if args.no_plot else _pictures(run, history, confusion, experiment, say)
         except KeyboardInterrupt as failure:
@@ -356,7 +320,7 @@ def _answer(
     closed: str,
     pictures: list[str],
 ) -> Answer:
-    from pellucid.cli.experiment import MODEL
+    from pellucid.experiment import MODEL
     from pellucid.inspect.curves import terminal
     from pellucid.metrics import render_confusion
     from pellucid.network.parameters import count
@@ -500,6 +464,13 @@ def _units(args: argparse.Namespace) -> list[int]:
     if any(each < 1 for each in units):
         raise UsageError(f"--hidden: expected numbers of units such as 128,64, got {args.hidden!r}", args.parser)
     return units
+
+
+def _width(text: str) -> float | int:
+    try:
+        return int(text) if text.isdigit() else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from None
 
 
 def _batch_size(text: str) -> int | str:

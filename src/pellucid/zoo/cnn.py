@@ -18,6 +18,7 @@ def cnn(
     width: int = 16,
     activation: Any = "relu",
     dropout: float = 0.1,
+    initializer: Any = "he_normal",
     **options: Any,
 ) -> Sequential:
     """Small convolutional network: 72,666 parameters on grey images and ten classes.
@@ -37,6 +38,7 @@ def cnn(
         width: maps of the first stage; each stage has twice as many as the one before.
         activation: after each normalisation.
         dropout: the probability of dropping, after each stage.
+        initializer: of the convolutions' weights.
         options: ``loss``, ``seed``, ``engine``, ``dtype``, ``regularizer``.
     """
     as_image(input_shape, "cnn")
@@ -45,7 +47,7 @@ def cnn(
         if stage:
             chain.append(MaxPool2D(2))
         for _ in range(2):
-            convolution = Conv2D(width * 2**stage, 3, padding="same", use_bias=False, initializer="he_normal")
+            convolution = Conv2D(width * 2**stage, 3, padding="same", use_bias=False, initializer=initializer)
             chain += [convolution, BatchNorm(), activations.get(activation)]
         if stage == 2:
             chain.append(GlobalAveragePool())

@@ -16,6 +16,7 @@ def lenet5(
     *,
     activation: Any = "relu",
     dropout: float = 0.1,
+    initializer: Any = None,
     **options: Any,
 ) -> Sequential:
     """LeNet-5, modern form: 61,706 parameters on grey images and ten classes.
@@ -34,19 +35,20 @@ def lenet5(
         outputs: units of the last layer, which has no activation: logits or values.
         activation: of C1, C3, C5 and F6.
         dropout: the probability of dropping, after C5 and after F6.
+        initializer: of the weights of C1, C3, C5 and F6; None is each layer's own.
         options: ``loss``, ``seed``, ``engine``, ``dtype``, ``regularizer``.
     """
     _, height, width = as_image(input_shape, "lenet5")
     drop = [Dropout(dropout)] if dropout else []
     return Sequential(
-        Conv2D(6, 5, activation, padding=2 if min(height, width) < 32 else 0, name="C1"),
+        Conv2D(6, 5, activation, padding=2 if min(height, width) < 32 else 0, initializer=initializer, name="C1"),
         MaxPool2D(2, name="S2"),
-        Conv2D(16, 5, activation, name="C3"),
+        Conv2D(16, 5, activation, initializer=initializer, name="C3"),
         MaxPool2D(2, name="S4"),
         Flatten(),
-        Dense(120, activation, name="C5"),
+        Dense(120, activation, initializer=initializer, name="C5"),
         *drop,
-        Dense(84, activation, name="F6"),
+        Dense(84, activation, initializer=initializer, name="F6"),
         *([Dropout(dropout)] if dropout else []),
         Dense(outputs, name="output"),
         input_shape=input_shape,

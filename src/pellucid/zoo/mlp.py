@@ -19,6 +19,7 @@ def mlp(
     activation: Any = "relu",
     dropout: float = 0.3,
     batch_norm: bool = True,
+    initializer: Any = None,
     levels: Mapping[int, int] | None = None,
     **options: Any,
 ) -> Network:
@@ -32,6 +33,7 @@ def mlp(
         dropout: the probability of dropping, after each hidden layer.
         batch_norm: normalise before each activation, where the normalisation's β is the bias. After a ReLU the
             statistics of units that are seldom active would make rare examples huge in prediction.
+        initializer: of the hidden layers' weights; None is each `Dense`'s own.
         levels: for features that are codes of a category, how many levels each has, by position; they are embedded.
         options: ``loss``, ``seed``, ``engine``, ``dtype``, ``regularizer``.
 
@@ -41,9 +43,13 @@ def mlp(
     chain: list[Layer] = []
     for units in hidden:
         if batch_norm:
-            chain += [Dense(units, use_bias=False), BatchNorm(), activations.get(activation, where="activation")]
+            chain += [
+                Dense(units, use_bias=False, initializer=initializer),
+                BatchNorm(),
+                activations.get(activation, where="activation"),
+            ]
         else:
-            chain.append(Dense(units, activation))
+            chain.append(Dense(units, activation, initializer=initializer))
         if dropout:
             chain.append(Dropout(dropout))
     chain.append(Dense(outputs))

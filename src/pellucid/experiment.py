@@ -1,9 +1,9 @@
-"""What a run's config describes, made real again: the data, its parts, their preprocessing, the network."""
+"""What a run's config describes, made real: the data, its parts, their preprocessing, the network, the training."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,19 @@ from pellucid import data, losses, metrics, optimizers, schedules, zoo
 from pellucid.data.prepared import Prepared
 from pellucid.data.preprocessor import Preprocessor
 from pellucid.errors import CheckpointError, DataError, ParameterError, ShapeError, unknown
+from pellucid.history import History
 from pellucid.layers.base import layers
 from pellucid.network.base import Network
 from pellucid.network.saving import from_config, load, read_toml, restored
 from pellucid.registry import config
 from pellucid.runs import Run
+from pellucid.training.augment import augmentations
+from pellucid.training.callbacks import Callback, EarlyStopping, WeightAveraging
 from pellucid.training.split import Split, split_indices
 
 MODEL = "model.pellucid"
+OF_NETWORK = ("hidden", "activation", "dropout", "initializer", "width")
+"""Hyperparameters of the zoo's networks that ``pellucid train`` has a flag for."""
 
 
 class Experiment:
@@ -57,6 +62,7 @@ class Experiment:
         self.task: str = self.dataset.task or "classification"
         self.classes = self.preprocessor.classes
         self._targets = y
+        self._arrays: dict[str, tuple[Any, Any]] = {}
         if self.task == "classification" and len(np.unique(y[self.split.train])) < 2:
             raise DataError(
                 "the training examples are all of one class",
@@ -68,13 +74,96 @@ class Experiment:
         """The examples of ``"train"``, ``"validation"`` or ``"test"``."""
         return Prepared(self.dataset, self.preprocessor, getattr(self.split, part))
 
+    def arrays(self, part: str) -> tuple[Any, Any]:
+        """x and y of a part, prepared once; see `Prepared.arrays`."""
+        if part not in self._arrays:
+            self._arrays[part] = self.rows(part).arrays()
+        return self._arrays[part]
+
+    def settled(self, net_name: str, wanted: dict[str, Any]) -> tuple[Network, dict[str, Any]]:
+        """The network, and how it is trained: as wanted, and where nothing is, as its recipe has it.
+
+        Arguments:
+            net_name: a name of the zoo, or a TOML file.
+            wanted: by the names of the flags of ``pellucid train``, such as ``{"hidden": [64], "epochs": 5}``; None
+                where nobody said.
+
+        Returns:
+            The network, and what a run's config holds under ``training``.
+        """
+        wanted = {name: value for name, value in wanted.items() if value is not None}
+        recipe = recipe_of(net_name)
+        optimizer = optimizer_of(wanted.get("optimizer", recipe.optimizer), wanted.get("learning_rate"))
+        net = self.network(
+            net_name,
+            {name: wanted.get(name) for name in ("loss", "regularizer", "dtype", "engine", "class_weight", "seed")},
+            {name: wanted[name] for name in OF_NETWORK if name in wanted},
+        )
+        names = wanted.get("metrics", [each.registered_name for each in metrics.default_for(self.task)])
+        self.metrics(names)
+        count = len(self.split.train)
+        batch_size = wanted.get("batch_size", recipe.batch_for(count))
+        averaging = {"averaging": wanted["averaging"]} if "averaging" in wanted else {}
+        patience = wanted.get("patience", 0 if averaging else recipe.patience)
+        return net, {
+            "epochs": wanted.get("epochs", recipe.epochs),
+            "batch_size": count if batch_size == "all" else batch_size,
+            "optimizer": complete(optimizer),
+            "patience": patience if len(self.split.validation) or wanted.get("patience") else 0,
+            "class_weight": wanted.get("class_weight", "none"),
+            "metrics": names,
+            "seed": net.seed,
+            "shuffle": True,
+            "augment": [
+                complete(augmentations.get(each, where="--augment")) for each in wanted.get("augment") or recipe.augment
+            ],
+            "layer_statistics": bool(wanted.get("layer_statistics")),
+            "engine": net.ops.name,
+            **averaging,
+        }
+
+    def fit(
+        self, net: Network, training: dict[str, Any], *, callbacks: Iterable[Callback] = (), **options: Any
+    ) -> History:
+        """Train as the config's ``training`` says, and give the network the preprocessing.
+
+        Arguments:
+            net: of `settled`, or of the config.
+            training: of `settled`, or of the config.
+            callbacks: beside those that the config asks for.
+            options: of `pellucid.training.loop.fit`: progress, run, resume.
+        """
+        net.preprocessing = self.preprocessor.document()
+        x, y = self.arrays("train")
+        validation = None
+        if len(self.split.validation):
+            held_out, targets = self.arrays("validation")
+            validation = held_out if targets is None else (held_out, targets)
+        ending: list[Callback] = [EarlyStopping(training["patience"])] if training["patience"] else []
+        if "averaging" in training:
+            ending.append(WeightAveraging(training["averaging"]))
+        return net.fit(
+            x,
+            y,
+            epochs=training["epochs"],
+            batch_size=training["batch_size"],
+            optimizer=training["optimizer"],
+            validation=validation,
+            metrics=self.metrics(training["metrics"]),
+            callbacks=[*ending, *callbacks],
+            augment=training.get("augment", ()),
+            seed=training["seed"],
+            layer_statistics=training["layer_statistics"],
+            **options,
+        )
+
     def network(self, net: str, wanted: dict[str, Any], hyperparameters: dict[str, Any]) -> Network:
         """The network of that name or file, fitted to the data.
 
         Arguments:
             net: a name of the zoo, or a TOML file.
             wanted: loss, regularizer, seed, dtype, engine; None where nobody said.
-            hyperparameters: of the zoo's network, such as ``hidden``.
+            hyperparameters: of the zoo's network, such as ``hidden``; see `OF_NETWORK`.
         """
         wanted = {name: value for name, value in wanted.items() if value is not None}
         weighting = wanted.pop("class_weight", None)
@@ -173,6 +262,11 @@ def _in_units(metric: metrics.Metric, preprocessor: Preprocessor) -> metrics.Met
     return InUnits(**{each.name: getattr(metric, each.name) for each in fields(metric)})
 
 
+def recipe_of(net: str) -> zoo.Recipe:
+    """How a network of the zoo is trained unless somebody says otherwise; a file's network as most are."""
+    return zoo.Recipe() if is_file(net) else zoo.find(net).recipe
+
+
 def is_file(net: str) -> bool:
     """Whether ``--net`` names a file rather than a network of the zoo."""
     return net.endswith(".toml") or os.sep in net or Path(net).is_file()
@@ -188,7 +282,7 @@ def build(name: str, shape: Sequence[int], outputs: int, *, levels: Any = None, 
     common = {"loss", "seed", "engine", "dtype", "regularizer"}
     for option in options:
         if option not in takes and option not in common:
-            own = ", ".join(f"--{each}" for each in takes if each in ("hidden", "activation", "dropout"))
+            own = ", ".join(f"--{each}" for each in takes if each in OF_NETWORK)
             raise ParameterError(f"{name} has no {option}", where=f"--{option}", expected=own or "no such flags")
     if levels:
         if "levels" not in takes:
