@@ -96,6 +96,102 @@ def test_affine(n, n_prev, m, seed, dtype, layout, bias):
         agree("affine_db", dZ, layout=layout)
 
 
+@given(
+    steps=st.sampled_from([(0,), (1,), (3,), (2, 2), (9,)]),
+    n=widths,
+    n_prev=widths,
+    m=examples,
+    seed=seeds,
+    dtype=dtypes,
+    layout=layouts,
+    bias=st.booleans(),
+)
+@example(steps=(40,), n=70, n_prev=50, m=40, seed=0, dtype="float32", layout="plain", bias=True)  # more than one thread
+@example(steps=(5,), n=7, n_prev=9, m=0, seed=0, dtype="float32", layout="plain", bias=True)
+@example(steps=(200,), n=7, n_prev=9, m=1, seed=0, dtype="float32", layout="plain", bias=True)
+def test_affine_of_a_sequence(steps, n, n_prev, m, seed, dtype, layout, bias):
+    draw = normal(seed, dtype)
+    W, A_prev, dZ, b = draw(n, n_prev), draw(*steps, n_prev, m), draw(*steps, n, m), draw(n, 1)
+    agree("affine", W, A_prev, b if bias else None, layout=layout, tolerance=max(1, n_prev / 10))
+    agree("affine_dA", W, dZ, layout=layout, tolerance=max(1, n / 10))
+    if m:
+        agree("affine_dW", dZ, A_prev, layout=layout, tolerance=max(1, steps[0]))
+        agree("affine_db", dZ, layout=layout, tolerance=max(1, steps[0]))
+
+
+# --- recurrence
+
+GATES = {"tanh": 1, "relu": 1, "sigmoid": 1, "lstm": 4, "gru": 3}
+
+
+@given(
+    cell=st.sampled_from(list(GATES)),
+    T=st.sampled_from([0, 1, 2, 5]),
+    n=st.sampled_from([1, 2, 3, 5, 6, 7, 13, 24, 25]),
+    m=examples,
+    seed=seeds,
+    dtype=dtypes,
+    layout=layouts,
+    masked=st.booleans(),
+    above=st.booleans(),
+    last=st.tuples(st.booleans(), st.booleans()),
+)
+@example("lstm", 3, 60, 130, 0, "float32", "plain", True, True, (True, True))  # more than one thread
+@example("gru", 3, 60, 130, 0, "float64", "plain", True, True, (True, True))
+@example("tanh", 3, 90, 130, 0, "float32", "plain", False, True, (False, False))
+@example("lstm", 2, 4, 0, 0, "float32", "plain", True, True, (True, True))
+@example("gru", 2, 0, 4, 0, "float32", "plain", True, True, (True, True))
+def test_recurrence(cell, T, n, m, seed, dtype, layout, masked, above, last):
+    draw = normal(seed, dtype)
+    U, Z = draw(GATES[cell] * n, n) / np.sqrt(n + 1).astype(dtype), draw(T, GATES[cell] * n, m)
+    c = draw(n, 1) if cell == "gru" else None
+    start = tuple(draw(n, m) for _ in range(2 if cell == "lstm" else 1))
+    mask = np.random.default_rng(seed).random((T, m)) < 0.6 if masked else None
+    dA, d_last = draw(T, n, m) if above else None, tuple(draw(n, m) if each else None for each in last[: len(start)])
+
+    def through(ops, lay):
+        given = lay((Z.copy(), U, c, start, mask))
+        states, kept = ops.recurrence(cell, *given)
+        back = ops.recurrence_backward(cell, given[1], lay(states), lay(kept), given[4], *lay((dA, d_last)))
+        return [*states, *kept, back[0], back[1], *back[2]], given[1:]
+
+    def lay(tree):
+        if isinstance(tree, tuple):
+            return tuple(lay(each) for each in tree)
+        return tree if tree is None else laid_out(tree, layout)
+
+    (made, given), (expected, _) = through(NATIVE, lay), through(NUMPY, lambda tree: tree)
+    for one, other in zip(made, expected, strict=True):
+        assert one.dtype == other.dtype
+        assert one.shape == other.shape
+        limit = TOLERANCE[dtype] * 3
+        np.testing.assert_allclose(one, other, rtol=limit, atol=limit, err_msg=cell)
+    for one, other in zip(given, (U, c, start, mask), strict=True):
+        if isinstance(other, np.ndarray):
+            np.testing.assert_array_equal(one, other, err_msg="recurrence wrote into an argument")
+
+
+def test_a_recurrence_keeps_nan_where_it_is():
+    """Examples do not see each other, and one that is lost does not look like one that is not."""
+    for cell, gates in GATES.items():
+        draw = normal(1, "float32")
+        Z, U, start = (
+            draw(3, gates * 5, 20),
+            draw(gates * 5, 5),
+            tuple(draw(5, 20) for _ in range(1 + (cell == "lstm"))),
+        )
+        Z[1, :, 7] = np.nan
+        (H, *_), _ = NATIVE.recurrence(cell, Z, U, np.zeros((5, 1), "float32") if cell == "gru" else None, start, None)
+        assert np.isnan(H[2:, :, 7]).all()
+        assert np.isfinite(np.delete(H, 7, axis=2)).all()
+
+
+def test_the_gates_are_written_over_what_was_given_away():
+    Z, U, h = zeros(2, 12, 3), zeros(12, 3), zeros(3, 3)
+    _, (gates,) = NATIVE.recurrence("lstm", Z, U, None, (h, h), None)
+    assert gates is Z
+
+
 # --- convolution and pooling
 
 
@@ -409,6 +505,58 @@ REFUSED = {
         (0, zeros(3), zeros(4), [], [0.0] * 6),
         (0, zeros(3), zeros(3), [], [0.0]),
         (99, zeros(3), zeros(3), [], [0.0] * 6),
+    ],
+    "affine_db": [(zeros(3, 0),), (zeros(3),), (zeros(4, 3, 0),)],
+    "recurrence": [
+        (3, *arguments)
+        for arguments in (
+            (zeros(2, 11, 5), zeros(12, 3), None, zeros(3, 5), zeros(3, 5), None),
+            (zeros(2, 12, 5), zeros(11, 3), None, zeros(3, 5), zeros(3, 5), None),
+            (zeros(2, 12, 5), zeros(12, 4), None, zeros(3, 5), zeros(3, 5), None),
+            (zeros(2, 12, 5), zeros(12, 3), None, zeros(3, 4), zeros(3, 5), None),
+            (zeros(2, 12, 5), zeros(12, 3), None, zeros(3, 5), None, None),
+            (zeros(2, 12, 5), zeros(12, 3), None, zeros(3, 5), zeros(5, 3), None),
+            (zeros(2, 12, 5), zeros(12, 3), None, zeros(3, 5), zeros(3, 5), zeros(2, 4, dtype="uint8")),
+            (zeros(2, 12, 5), zeros(12, 3), None, zeros(3, 5), zeros(3, 5), zeros(3, 5, dtype="uint8")),
+            (zeros(2, 12, 5), zeros(12, 3), None, zeros(3, 5), zeros(3, 5), zeros(2, 5)),
+            (zeros(12, 5), zeros(12, 3), None, zeros(3, 5), zeros(3, 5), None),
+            (zeros(2, 12, 5), zeros(12, 3), None, zeros(3, 5, dtype="float64"), zeros(3, 5), None),
+        )
+    ]
+    + [
+        (5, zeros(2, 3, 5), zeros(3, 3), None, zeros(3, 5), None, None),
+        (-1, zeros(2, 3, 5), zeros(3, 3), None, zeros(3, 5), None, None),
+        (4, zeros(2, 9, 5), zeros(9, 3), zeros(4, 1), zeros(3, 5), None, None),
+    ],
+    "recurrence_backward": [
+        (4, *arguments)
+        for arguments in (
+            (zeros(9, 4), zeros(3, 3, 5), None, zeros(2, 9, 5), zeros(2, 3, 5), None, None, None, None),
+            (zeros(8, 3), zeros(3, 3, 5), None, zeros(2, 9, 5), zeros(2, 3, 5), None, None, None, None),
+            (zeros(9, 3), zeros(4, 3, 5), None, zeros(2, 9, 5), zeros(2, 3, 5), None, None, None, None),
+            (zeros(9, 3), zeros(0, 3, 5), None, zeros(0, 9, 5), zeros(0, 3, 5), None, None, None, None),
+            (zeros(9, 3), zeros(3, 3, 5), None, None, zeros(2, 3, 5), None, None, None, None),
+            (zeros(9, 3), zeros(3, 3, 5), None, zeros(2, 9, 5), None, None, None, None, None),
+            (zeros(9, 3), zeros(3, 3, 5), None, zeros(2, 9, 5), zeros(3, 3, 5), None, None, None, None),
+            (
+                zeros(9, 3),
+                zeros(3, 3, 5),
+                None,
+                zeros(2, 9, 5),
+                zeros(2, 3, 5),
+                zeros(2, 4, dtype="uint8"),
+                None,
+                None,
+                None,
+            ),
+            (zeros(9, 3), zeros(3, 3, 5), None, zeros(2, 9, 5), zeros(2, 3, 5), None, zeros(3, 3, 5), None, None),
+            (zeros(9, 3), zeros(3, 3, 5), None, zeros(2, 9, 5), zeros(2, 3, 5), None, None, zeros(5, 3), None),
+        )
+    ]
+    + [
+        (3, zeros(12, 3), zeros(3, 3, 5), None, zeros(2, 12, 5), None, None, None, None, None),
+        (3, zeros(12, 3), zeros(3, 3, 5), zeros(2, 3, 5), zeros(2, 12, 5), None, None, None, None, None),
+        (3, zeros(12, 3), zeros(3, 3, 5), zeros(3, 3, 5), zeros(2, 12, 5), None, None, None, None, zeros(5, 3)),
     ],
     "examples_last": [(zeros(3, 4), np.array([0, 3])), (zeros(3, 4), np.array([-1])), (zeros(3), np.array([0]))],
 }

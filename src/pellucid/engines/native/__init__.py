@@ -20,6 +20,7 @@ PREFERENCE = 10
 
 # Activations with a kernel, in the order of kernels.h.
 _KINDS = ("relu", "leaky_relu", "sigmoid", "tanh", "elu", "selu", "silu", "hard_sigmoid", "scaled_tanh")
+_CELLS = ("tanh", "relu", "sigmoid", "lstm", "gru")  # in the order of kernels.h
 _CONSTANTS = {"leaky_relu": "slope", "elu": "alpha"}
 _RULES = {
     "gradient_descent": (0, ()),
@@ -69,24 +70,34 @@ class NativeOps(NumpyOps):
     # --- affine
 
     def affine(self, W, A_prev, b):
-        if not A_prev.size or A_prev.ndim > 2:
+        if not A_prev.size:
             return super().affine(W, A_prev, b)
         return self.kernels.affine(_rows(W), _rows(A_prev), None if b is None else _rows(b))
 
     def affine_dW(self, dZ, A_prev):
-        if dZ.ndim > 2:
-            return super().affine_dW(dZ, A_prev)
         return self.kernels.affine_dW(_rows(dZ), _rows(A_prev))
 
     def affine_db(self, dZ):
-        if dZ.ndim > 2:
-            return super().affine_db(dZ)
-        return self.kernels.row_sums(_rows(dZ), dZ.shape[-1])
+        return self.kernels.affine_db(_rows(dZ))
 
     def affine_dA(self, W, dZ):
-        if dZ.ndim > 2:
-            return super().affine_dA(W, dZ)
         return self.kernels.affine_dA(_rows(W), _rows(dZ))
+
+    # --- recurrence
+
+    def recurrence(self, cell, Z, U, c, state, mask):
+        Z = Z if Z.flags.carray else np.array(Z, order="C")
+        given = (None if each is None else _rows(each) for each in (c, *_two(state)))
+        H, C, v = self.kernels.recurrence(_CELLS.index(cell), Z, _rows(U), *given, _bytes(mask))
+        return _there(H, C), () if cell in _CELLS[:3] else _there(Z, v)
+
+    def recurrence_backward(self, cell, U, states, kept, mask, dA, d_last):
+        H, C, Z, v, dA, d_h, d_C = (
+            None if each is None else _rows(each) for each in (*_two(states), *_two(kept), dA, *_two(d_last))
+        )
+        number = _CELLS.index(cell)
+        dZ, dV, *d_start = self.kernels.recurrence_backward(number, _rows(U), H, C, Z, v, _bytes(mask), dA, d_h, d_C)
+        return dZ, dV, _there(*d_start)
 
     # --- convolution and pooling
 
@@ -213,6 +224,18 @@ def _kind(g: Any) -> int | None:
 def _rows(A: Array) -> Array:
     flags = A.flags
     return A if flags.c_contiguous and flags.aligned else np.array(A, order="C")
+
+
+def _two(arrays: tuple[Array | None, ...]) -> tuple[Array | None, Array | None]:
+    return (*arrays, None, None)[:2]
+
+
+def _there(*arrays: Array | None) -> tuple[Array, ...]:
+    return tuple(each for each in arrays if each is not None)
+
+
+def _bytes(mask: Array | None) -> Array | None:
+    return None if mask is None else _rows(np.asarray(mask, np.bool_)).view(np.uint8)
 
 
 def _together(axes: tuple[int, ...]) -> bool:

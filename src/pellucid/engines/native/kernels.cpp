@@ -18,8 +18,9 @@ constexpr long CHUNK = 1 << 14;         // elements an elementwise kernel hands 
 // Scratch memory that a thread keeps for its next call.
 template <class T, int WHICH> T* scratch(size_t count) {
     thread_local std::vector<T> memory;
-    if (memory.size() < count) memory.resize(count);
-    return memory.data();
+    constexpr size_t LINE = 64 / sizeof(T);
+    if (memory.size() < count + LINE) memory.resize(count + LINE);
+    return memory.data() + (LINE - reinterpret_cast<uintptr_t>(memory.data()) / sizeof(T) % LINE) % LINE;
 }
 
 template <class F> void split(long n, double cost, long unit, F f) {
@@ -170,6 +171,13 @@ template <class T> void affine_dW(long n, long n_prev, long m, const T* dZ, cons
     matmul<T>(n, n_prev, m, dZ, m, 1, turned, dW, nullptr, T(1) / T(m));
 }
 
+template <class T>
+void matmul_steps(long steps, long M, long N, long K, const T* A, long a_row, long a_col, const T* B, T* C, const T* bias) {
+    auto step = [=](long t) { matmul<T>(M, N, K, A, a_row, a_col, B + t * K * N, C + t * M * N, bias, T(1)); };
+    if (steps > 1 && 2.0 * steps * M * N * K >= WORTH_A_THREAD) return parallel(steps, step);
+    for (long t = 0; t < steps; ++t) step(t);
+}
+
 template <class T> void row_means(long rows, long columns, const T* A, T divisor, T* mean) {
     split(rows, 1.0 * rows * columns, 1, [=](long begin, long end) {
         for (long r = begin; r < end; ++r) {
@@ -181,6 +189,21 @@ template <class T> void row_means(long rows, long columns, const T* A, T divisor
             sweep<T>(columns - i, [&](long k) { s[0] += load(row + i + k); },
                      [&](long k, long n) { s[0] += load_some(row + i + k, n); });
             mean[r] = sum<T>(s[0] + s[1] + (s[2] + s[3])) / divisor;
+        }
+    });
+}
+
+// Σ_t rows of A (steps, rows, columns) / divisor.
+template <class T> void affine_db(long steps, long n, long m, const T* dZ, T* db) {
+    split(n, 1.0 * steps * n * m, 1, [=](long begin, long end) {
+        for (long r = begin; r < end; ++r) {
+            V<T> s[2] = {};
+            for (long t = 0; t < steps; ++t) {
+                const T* row = dZ + (t * n + r) * m;
+                sweep<T>(m, [&](long i) { s[i / LANES<T> % 2] += load(row + i); },
+                         [&](long i, long k) { s[0] += load_some(row + i, k); });
+            }
+            db[r] = sum<T>(s[0] + s[1]) / T(m);
         }
     });
 }
@@ -446,7 +469,7 @@ inline void add_dots_rows(long rows, long length, const T* dZ, long plane, const
 // sums for itself, into `total` in turn at the end.
 template <class T, class F> void summed_parts(long blocks, double cost, long rows, long n, T* total, F f) {
     long workers = cost < WORTH_A_THREAD ? 1 : threads();
-    long parts = blocks >= 2 * workers ? 1 : std::min(workers, rows);
+    long parts = blocks >= 2 * workers ? 1 : std::max(1L, std::min(workers, rows));
     std::vector<T> sums(parts > 1 ? size_t(parts) * n : 0);
     parallel(blocks * parts, [&](long each) {
         long part = each % parts;
@@ -456,6 +479,31 @@ template <class T, class F> void summed_parts(long blocks, double cost, long row
         total[i] = 0;
         for (long part = 0; part < parts; ++part) total[i] += sums[part * n + i];
     }
+}
+
+// dW = (1/m) Σ_t dZ Aᵀ, so many steps at a time that the product is worth the loading and storing of its sums.
+template <class T>
+void affine_dW_steps(long steps, long n, long n_prev, long m, const T* dZ, const T* A_prev, T* dW) {
+    constexpr long L = LANES<T>;
+    const long together = std::max(1L, 128 / m), wide = (n_prev + L - 1) / L * L, deep = together * m;
+    std::vector<long> offsets(deep);
+    for (long k = 0; k < deep; ++k) offsets[k] = k * wide;
+    const long* offset = offsets.data();
+    summed_parts(1, 2.0 * steps * n * n_prev * m, steps, n * n_prev, dW, [=](long, long first, long last, T* out) {
+        T *sums = scratch<T, 5>(n * wide), *turned = scratch<T, 6>(deep * wide), *beside = scratch<T, 1>(n * deep);
+        std::fill(sums, sums + n * wide, T(0));
+        for (long t = first; t < last; t += together) {
+            long count = std::min(together, last - t), K = count * m;
+            for (long s = 0; s < count; ++s) transpose(n_prev, m, A_prev + (t + s) * n_prev * m, m, turned + s * m * wide, wide);
+            const T* z = dZ + t * n * m;
+            for (long s = 0; count > 1 && s < count; ++s)
+                for (long i = 0; i < n; ++i) std::memcpy(beside + i * K + s * m, z + (s * n + i) * m, m * sizeof(T));
+            Span all{0, K};
+            block<T>(n, wide, &all, 1, count > 1 ? beside : z, K, 1, turned, offset, sums, wide, nullptr, T(1), true);
+        }
+        for (long i = 0; i < n; ++i)
+            for (long k = 0; k < n_prev; ++k) out[i * n_prev + k] = sums[i * wide + k] / T(m);
+    });
 }
 
 // dW[o, c, tap] = (1/m) Σ dZ[o] A[c, shifted by tap] for few channels or units: dots along rows of places and examples.
@@ -963,6 +1011,14 @@ void update(int rule, long n, T* W, const T* dW, T* const* slots, const double* 
     (void)p3;
 }
 
+}  // namespace
+}  // namespace pellucid
+
+#include "recurrence.h"
+
+namespace pellucid {
+namespace {
+
 // X (n, m) from the given rows of x (·, n): examples first to examples last, gathered and turned in one pass.
 template <class T> void examples_last(long m, long n, const int64_t* rows, const T* x, T* X) {
     constexpr long SIDE = 16;
@@ -998,7 +1054,12 @@ template <class T> Kernels<T> table() {
             normalize_columns<T>,
             normalize_columns_backward<T>,
             dropout_backward<T>,
-            examples_last<T>};
+            examples_last<T>,
+            recurrence<T>,
+            recurrence_backward<T>,
+            matmul_steps<T>,
+            affine_dW_steps<T>,
+            affine_db<T>};
 }
 
 }  // namespace

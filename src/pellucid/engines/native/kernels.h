@@ -16,6 +16,27 @@ enum Elementwise { RELU, LEAKY_RELU, SIGMOID, TANH, ELU, SELU, SILU, HARD_SIGMOI
 enum Rule { GRADIENT_DESCENT, MOMENTUM, NESTEROV, ADAGRAD, RMSPROP, ADAM, ADAMW, ADADELTA, LION, RULES };
 constexpr int SLOTS[RULES] = {0, 1, 1, 1, 1, 2, 2, 2, 1};  // arrays that each rule remembers
 
+enum Cell { TANH_CELL, RELU_CELL, SIGMOID_CELL, LSTM_CELL, GRU_CELL, CELLS };
+constexpr int GATES[CELLS] = {1, 1, 1, 4, 3};
+
+// A recurrent cell's T steps; arrays as `recurrence` in base.py has them, those that a cell does not have null.
+template <class T> struct Sequence {
+    int cell;
+    long steps, n, m;
+    const T *U, *c;
+    const uint8_t* mask;
+    T *Z, *H, *C, *v;  // the states' first step is given, the others are made
+};
+template <class T> struct SequenceBackward {
+    int cell;
+    long steps, n, m;
+    const T* U;
+    const uint8_t* mask;
+    const T *Z, *H, *C, *v, *dA;
+    T *dZ, *dV;  // one array where the two are equal
+    T *dh, *dC;  // of the states after the last step, turned into those of the start
+};
+
 template <class T> struct Kernels {
     const char* name;
     // C (M, N) = scale (A (M, K) B (K, N) + bias); A contiguous along its rows or its columns, B and C along their rows.
@@ -46,6 +67,12 @@ template <class T> struct Kernels {
                                        T epsilon, T* dA);
     void (*dropout_backward)(long n, const T* dA, const uint8_t* D, T rate, T* dA_prev);
     void (*examples_last)(long m, long n, const int64_t* rows, const T* x, T* X);
+    void (*recurrence)(const Sequence<T>&);
+    void (*recurrence_backward)(const SequenceBackward<T>&);
+    // Of a whole sequence: B and C (steps, ·, N), and for dW the sum over the steps.
+    void (*matmul_steps)(long steps, long M, long N, long K, const T* A, long a_row, long a_col, const T* B, T* C, const T* bias);
+    void (*affine_dW_steps)(long steps, long n, long n_prev, long m, const T* dZ, const T* A_prev, T* dW);
+    void (*affine_db)(long steps, long n, long m, const T* dZ, T* db);
 };
 
 template <class T> const Kernels<T>& kernels();

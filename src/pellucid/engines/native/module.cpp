@@ -157,27 +157,90 @@ void classes(const char* what, const Shape& Z, const In<int64_t>& Y) {
     if (!right) throw std::invalid_argument(std::string(what) + ": Z (n, m), and Y (m,) of classes 0 … n - 1");
 }
 
+// The product of all but the last `others` axes.
+long count(const Shape& shape, size_t others) {
+    long n = 1;
+    for (size_t i = 0; i + others < shape.size(); ++i) n *= shape[i];
+    return n;
+}
+
+// A (steps …, ·, m) that a matrix meets along its given axis.
+struct Steps {
+    long steps, m;
+    Shape shape;
+    Steps(const char* what, const Shape& W, const Shape& A, size_t axis) : steps(0), m(0), shape(A) {
+        need(W.size() == 2 && A.size() >= 2 && A[A.size() - 2] == W[axis], what);
+        steps = count(A, 2), m = A.back();
+    }
+    Shape with(long n) const {
+        Shape made = shape;
+        made[made.size() - 2] = n;
+        return made;
+    }
+};
+
+// (T, n, m) of a sequence; U (G n, n) and the cell agree with what has T G n m numbers.
+struct Recurrent {
+    size_t T, n, m;
+    int cell;
+    Recurrent(int cell, const Shape& U, size_t T, size_t m) : T(T), n(U.size() == 2 ? U[1] : 0), m(m), cell(cell) {
+        need(cell >= 0 && cell < CELLS, "recurrence: no cell has that number");
+        need(U.size() == 2 && U[0] == GATES[cell] * U[1], "recurrence: U (G n, n)");
+        need(T < size_t(1) << 40, "recurrence: too many steps");
+    }
+    Shape gates() const { return {T, GATES[cell] * n, m}; }
+    Shape units() const { return {T, n, m}; }
+    Shape states() const { return {T + 1, n, m}; }
+    Shape state() const { return {n, m}; }
+    template <class A> void given(const std::optional<A>& a, bool must, const Shape& shape, const char* what) const {
+        need(a ? shape_of(*a) == shape : !must, what);
+    }
+};
+
+template <class A> auto data(const std::optional<A>& a) { return a ? a->data() : nullptr; }
+
 template <class T> void define(nb::module_& m) {
     m.def("affine", [](In<T> W, In<T> A, std::optional<In<T>> b) {
-        need(W.ndim() == 2 && A.ndim() == 2 && W.shape(1) == A.shape(0), "affine: W (n, n_prev) and A_prev (n_prev, m)");
+        Steps s("affine: W (n, n_prev) and A_prev (…, n_prev, m)", shape_of(W), shape_of(A), 1);
         need(!b || b->size() == W.shape(0), "affine: b (n, 1)");
-        long n = W.shape(0), k = W.shape(1), m = A.shape(1);
-        auto Z = make<T>({size_t(n), size_t(m)});
-        unlocked([&] { kernels<T>().matmul(n, m, k, W.data(), k, 1, A.data(), Z.data(), b ? b->data() : nullptr, T(1)); });
+        long n = W.shape(0), k = W.shape(1);
+        auto Z = make<T>(s.with(n));
+        unlocked([&] {
+            const T* bias = b ? b->data() : nullptr;
+            if (s.steps == 1) kernels<T>().matmul(n, s.m, k, W.data(), k, 1, A.data(), Z.data(), bias, T(1));
+            else kernels<T>().matmul_steps(s.steps, n, s.m, k, W.data(), k, 1, A.data(), Z.data(), bias);
+        });
         return Z;
     }, "W"_a.noconvert(), "A_prev"_a.noconvert(), "b"_a.noconvert().none());
     m.def("affine_dW", [](In<T> dZ, In<T> A) {
-        need(dZ.ndim() == 2 && A.ndim() == 2 && dZ.shape(1) == A.shape(1), "affine_dW: dZ (n, m) and A_prev (n_prev, m)");
-        need(dZ.shape(1) > 0, "affine_dW: there are no examples to take the mean of");
-        auto dW = make<T>({dZ.shape(0), A.shape(0)});
-        unlocked([&] { kernels<T>().affine_dW(dZ.shape(0), A.shape(0), dZ.shape(1), dZ.data(), A.data(), dW.data()); });
+        Shape z = shape_of(dZ), a = shape_of(A);
+        need(z.size() >= 2 && z.size() == a.size() && z.back() == a.back() && std::equal(z.begin(), z.end() - 2, a.begin()),
+             "affine_dW: dZ (…, n, m) and A_prev (…, n_prev, m)");
+        need(z.back() > 0, "affine_dW: there are no examples to take the mean of");
+        long m = z.back(), n = z[z.size() - 2], k = a[a.size() - 2], steps = count(z, 2);
+        auto dW = make<T>({size_t(n), size_t(k)});
+        unlocked([&] {
+            if (steps == 1) kernels<T>().affine_dW(n, k, m, dZ.data(), A.data(), dW.data());
+            else kernels<T>().affine_dW_steps(steps, n, k, m, dZ.data(), A.data(), dW.data());
+        });
         return dW;
     }, "dZ"_a.noconvert(), "A_prev"_a.noconvert());
+    m.def("affine_db", [](In<T> dZ) {
+        Shape z = shape_of(dZ);
+        need(z.size() >= 2 && z.back() > 0, "affine_db: dZ (…, n, m), and there are examples to take the mean of");
+        long n = z[z.size() - 2];
+        auto db = make<T>({size_t(n), 1});
+        unlocked([&] { kernels<T>().affine_db(count(z, 2), n, z.back(), dZ.data(), db.data()); });
+        return db;
+    }, "dZ"_a.noconvert());
     m.def("affine_dA", [](In<T> W, In<T> dZ) {
-        need(W.ndim() == 2 && dZ.ndim() == 2 && W.shape(0) == dZ.shape(0), "affine_dA: W (n, n_prev) and dZ (n, m)");
-        long n = W.shape(0), k = W.shape(1), m = dZ.shape(1);
-        auto dA = make<T>({size_t(k), size_t(m)});
-        unlocked([&] { kernels<T>().matmul(k, m, n, W.data(), 1, k, dZ.data(), dA.data(), nullptr, T(1)); });
+        Steps s("affine_dA: W (n, n_prev) and dZ (…, n, m)", shape_of(W), shape_of(dZ), 0);
+        long n = W.shape(0), k = W.shape(1);
+        auto dA = make<T>(s.with(k));
+        unlocked([&] {
+            if (s.steps == 1) kernels<T>().matmul(k, s.m, n, W.data(), 1, k, dZ.data(), dA.data(), nullptr, T(1));
+            else kernels<T>().matmul_steps(s.steps, k, s.m, n, W.data(), 1, k, dZ.data(), dA.data(), nullptr);
+        });
         return dA;
     }, "W"_a.noconvert(), "dZ"_a.noconvert());
     m.def("row_sums", [](In<T> A, double divisor) {  // over all axes but the first, as a column
@@ -359,6 +422,60 @@ template <class T> void define(nb::module_& m) {
         unlocked([&] { kernels<T>().dropout(A_prev.size(), key, T(rate), A_prev.data(), A.data(), D.data()); });
         return std::make_tuple(A, D);
     }, "key"_a, "A_prev"_a.noconvert(), "rate"_a);
+
+    m.def("recurrence", [](int cell, InOut<T> Z, In<T> U, std::optional<In<T>> c, In<T> h, std::optional<In<T>> C,
+                           std::optional<In<uint8_t>> mask) {
+        need(Z.ndim() == 3, "recurrence: Z (T, G n, m)");
+        Recurrent s(cell, shape_of(U), Z.shape(0), Z.shape(2));
+        need(shape_of(Z) == s.gates(), "recurrence: Z (T, G n, m) and U (G n, n)");
+        need(shape_of(h) == s.state(), "recurrence: a state is (n, m)");
+        s.given(C, cell == LSTM_CELL, s.state(), "recurrence: a state is (n, m)");
+        s.given(mask, false, {s.T, s.m}, "recurrence: the mask is (T, m)");
+        need(!c || c->size() == s.n, "recurrence: c (n, 1)");
+        auto H = make<T>(s.states());
+        std::optional<Out<T>> cells, v;
+        if (cell == LSTM_CELL) cells = make<T>(s.states());
+        if (cell == GRU_CELL) v = make<T>(s.units());
+        std::copy_n(h.data(), h.size(), H.data());
+        if (cells) std::copy_n(C->data(), C->size(), cells->data());
+        unlocked([&] {
+            kernels<T>().recurrence({cell, long(s.T), long(s.n), long(s.m), U.data(), data(c), data(mask), Z.data(), H.data(), data(cells), data(v)});
+        });
+        return std::make_tuple(H, cells, v);
+    }, "cell"_a, "Z"_a.noconvert(), "U"_a.noconvert(), "c"_a.noconvert().none(), "h"_a.noconvert(), "C"_a.noconvert().none(),
+       "mask"_a.noconvert().none());
+    m.def("recurrence_backward", [](int cell, In<T> U, In<T> H, std::optional<In<T>> C, std::optional<In<T>> Z, std::optional<In<T>> v,
+                                    std::optional<In<uint8_t>> mask, std::optional<In<T>> dA, std::optional<In<T>> d_h,
+                                    std::optional<In<T>> d_C) {
+        need(H.ndim() == 3 && H.shape(0) > 0, "recurrence_backward: the states are (T + 1, n, m)");
+        Recurrent s(cell, shape_of(U), H.shape(0) - 1, H.shape(2));
+        need(shape_of(H) == s.states(), "recurrence_backward: the states are (T + 1, n, m), U (G n, n)");
+        bool lstm = cell == LSTM_CELL, gru = cell == GRU_CELL;
+        s.given(C, lstm, s.states(), "recurrence_backward: the states are (T + 1, n, m)");
+        s.given(Z, lstm || gru, s.gates(), "recurrence_backward: the gates are (T, G n, m)");
+        s.given(v, gru, s.units(), "recurrence_backward: v (T, n, m)");
+        s.given(mask, false, {s.T, s.m}, "recurrence_backward: the mask is (T, m)");
+        s.given(dA, false, s.units(), "recurrence_backward: dA (T, n, m)");
+        s.given(d_h, false, s.state(), "recurrence_backward: a state's gradient is (n, m)");
+        s.given(d_C, false, s.state(), "recurrence_backward: a state's gradient is (n, m)");
+        auto start = [&](const std::optional<In<T>>& given) {
+            auto d = make<T>(s.state());
+            if (given) std::copy_n(given->data(), given->size(), d.data());
+            else std::fill_n(d.data(), d.size(), T(0));
+            return d;
+        };
+        auto dZ = make<T>(s.gates());
+        auto dV = gru ? make<T>(s.gates()) : dZ;
+        auto dh = start(d_h);
+        std::optional<Out<T>> dC;
+        if (lstm) dC = start(d_C);
+        unlocked([&] {
+            kernels<T>().recurrence_backward({cell, long(s.T), long(s.n), long(s.m), U.data(), data(mask), data(Z), H.data(), data(C), data(v),
+                                              data(dA), dZ.data(), dV.data(), dh.data(), data(dC)});
+        });
+        return std::make_tuple(dZ, dV, dh, dC);
+    }, "cell"_a, "U"_a.noconvert(), "H"_a.noconvert(), "C"_a.noconvert().none(), "Z"_a.noconvert().none(), "v"_a.noconvert().none(),
+       "mask"_a.noconvert().none(), "dA"_a.noconvert().none(), "d_h"_a.noconvert().none(), "d_C"_a.noconvert().none());
 
     m.def("update", [](int rule, InOut<T> W, In<T> dW, const std::vector<InOut<T>>& slots, const std::vector<double>& constants) {
         need(rule >= 0 && rule < RULES && SLOTS[rule] == long(slots.size()), "update: no rule has that number and as many slots");
