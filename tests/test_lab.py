@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from pellucid import lab
 from pellucid.cli import main
-from pellucid.errors import ParameterError
+from pellucid.errors import EngineError, ParameterError
 from pellucid.lab import filters
-from pellucid.lab.base import Experiment, Finding, Result
+from pellucid.lab.base import Experiment, Finding, Result, mean_and_interval
 
 
 def test_members_are_the_modules():
@@ -83,16 +83,17 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     code, out, err = run(capsys, "lab", "filters", "--quick", "--seed", 1)
     assert (code, err) == (0, "")
     assert "σ = 1.5" in out
-    assert "drawn in lab/filters/filters.png" in out
-    assert Path("lab/filters/filters.png").exists()
+    assert "drawn in lab/filters.png" in out
+    assert Path("lab/filters.png").exists()
     code, out, _ = run(capsys, "lab", "filters", "--quick", "--out", "elsewhere", "--json")
     document = json.loads(out)
     assert document["picture"] == "elsewhere/filters.png"
     assert [each["agrees"] for each in document["findings"]] == [True] * 5
     assert document["table"][0]["smoothed by"] == "none"
-    code, out, _ = run(capsys, "lab", "list")
+    code, out, _ = run(capsys, "lab")
     assert code == 0
     assert "filters" in out
+    assert run(capsys, "lab", "list")[1] == out
     assert [each["name"] for each in json.loads(run(capsys, "lab", "list", "--json")[1])["experiments"]] == list(
         lab.experiments()
     )
@@ -101,12 +102,51 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert "did you mean 'filters'?" in err
 
 
-def test_a_prediction_that_fails_is_said_and_fails_the_command(monkeypatch, capsys):
-    def failing(out, *, seed, quick):
-        return Result(("a",), ((seed,),), (Finding("one", 1.0, 2.0, 0.1),), Path("none.png"))
+def made_up(name, *findings, problem=None):
+    def run(out, *, seed, quick):
+        if problem:
+            raise problem
+        return Result(("a",), ((seed,),), findings, out / f"{name}.png")
 
-    monkeypatch.setattr(lab, "find", lambda name: Experiment(name, "title", "why?", failing))
+    return Experiment(name, f"title of {name}", "why?", run)
+
+
+def test_a_prediction_that_fails_is_said_and_fails_the_command(monkeypatch, capsys):
+    wrong = made_up("wrong", Finding("one", 1.0, 2.0, 0.1))
+    monkeypatch.setattr(lab, "find", lambda name: wrong)
     code, out, _ = run(capsys, "lab", "wrong", "--seed", 7)
     assert code == 1
     assert "DIFFERS" in out
     assert "7" in out
+
+
+def test_all_goes_on_whatever_becomes_of_one(monkeypatch, capsys):
+    right, wrong = Finding("one", 1.0, 1.0, 0.1), Finding("two", 1.0, 2.0, 0.1)
+    problem = EngineError("matplotlib is not installed", hint="pip install 'pellucid[plot]'")
+    several = [made_up("mixed", right, wrong), made_up("broken", problem=problem), made_up("good", right)]
+    monkeypatch.setattr(lab, "experiments", lambda: {each.name: each for each in several})
+    code, out, err = run(capsys, "lab", "all", "--seed", 7)
+    assert code == 1
+    assert [line.split(",")[0] for line in err.splitlines()] == ["mixed: DIFFERS", "broken: FAILED", "good: agrees"]
+    assert "title of mixed" in out
+    assert "title of good" in out
+    assert "drawn in lab/good.png" in out
+    assert "matplotlib is not installed" in out
+    code, out, _ = run(capsys, "lab", "all", "--json", "--out", "there")
+    document = json.loads(out)
+    assert (code, document["agrees"]) == (1, False)
+    assert [each["agrees"] for each in document["experiments"]] == [False, False, True]
+    assert document["experiments"][1]["error"]["hint"] == "pip install 'pellucid[plot]'"
+    assert document["experiments"][2]["picture"] == "there/good.png"
+    monkeypatch.setattr(lab, "experiments", lambda: {"good": several[2]})
+    assert run(capsys, "lab", "all")[0] == 0
+
+
+def test_the_interval_is_students():
+    for n in (2, 5, 16, 17, 40):
+        values = np.random.default_rng(n).normal(size=n)
+        low, high = stats.t.interval(0.95, n - 1, values.mean(), stats.sem(values))
+        mean, half = mean_and_interval(values)
+        assert mean == pytest.approx((low + high) / 2)
+        assert half == pytest.approx((high - low) / 2, rel=2e-3)
+    assert math.isnan(mean_and_interval([1.0])[1])

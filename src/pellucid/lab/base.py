@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+# Okabe and Ito's colours, which stay apart for colour-blind readers.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+# Student's t: 97.5 % quantile by degrees of freedom, from 1; beyond them, that of the normal distribution and a little.
+_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,11 @@ class Result:
     picture: Path
     notes: tuple[str, ...] = field(default=())
 
+    @property
+    def agrees(self) -> bool:
+        """Whether everything came out as theory foretells."""
+        return all(each.agrees for each in self.findings)
+
     def document(self) -> dict[str, Any]:
         """The result as plain values."""
         return {
@@ -74,3 +86,34 @@ class Experiment:
     title: str
     question: str
     run: Callable[..., Result]
+
+
+def mean_and_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """The mean, and the half width of its 95 % confidence interval: t · s / √n, by Student's t of n - 1 degrees.
+
+    Arguments:
+        values: n of them, one for each seed; of one alone the interval is NaN.
+    """
+    n = len(values)
+    if n < 2:
+        return float(np.mean(values)), float("nan")
+    t = _STUDENT[n - 2] if n - 2 < len(_STUDENT) else 1.96 + 2.5 / (n - 1)
+    return float(np.mean(values)), float(t * np.std(values, ddof=1) / np.sqrt(n))
+
+
+def tidy(axes: Any, title: str, x: str = "", y: str = "") -> None:
+    """One panel of a picture as all of the lab's look: a title at the left, light lines, labels in grey.
+
+    Arguments:
+        axes: matplotlib's.
+        title: what the panel shows.
+        x, y: labels of the axes, with units.
+    """
+    axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+    axes.set_xlabel(x, color="#444444", fontsize=9)
+    axes.set_ylabel(y, color="#444444", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#999999")
+    axes.tick_params(which="both", color="#999999", labelcolor="#444444", labelsize=8)
+    axes.grid(color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
