@@ -6,6 +6,7 @@ from pellucid.data.fetching import fetch
 from pellucid.data.loading import load
 from pellucid.data.pairs import Pairs, pronunciations
 from pellucid.data.preprocessor import Preprocessor
+from pellucid.data.series import Series, Windows, time_series, windows
 from pellucid.data.storage import data_home
 from pellucid.data.text import Vocabulary
 
@@ -14,11 +15,15 @@ __all__ = [
     "Dataset",
     "Pairs",
     "Preprocessor",
+    "Series",
     "Vocabulary",
+    "Windows",
     "card",
     "data_home",
     "fetch",
     "load",
     "names",
     "pronunciations",
+    "time_series",
+    "windows",
 ]

@@ -16,8 +16,8 @@ from pellucid.data import delimited, reading
 from pellucid.data.dataset import Dataset
 from pellucid.data.images import read_images
 from pellucid.data.reading import Options
-from pellucid.data.series import read_ts
 from pellucid.data.storage import Shelf, data_home, sha256_of_file, sha256_of_files
+from pellucid.data.ts import read_ts
 from pellucid.errors import DataError, ParameterError, unknown
 from pellucid.sequences import Sequences
 
@@ -93,6 +93,13 @@ _DIGITS = tuple("0123456789")
 _UCI = "CC BY 4.0 (UCI Machine Learning Repository); the file comes with scikit-learn (BSD-3-Clause)"
 _SKLEARN: dict[str, Any] = {"client": "pip", "package": "scikit-learn", "version": "1.9.1"}
 _STATSMODELS: dict[str, Any] = {"client": "pip", "package": "statsmodels", "version": "0.15.0"}
+_VEGA: dict[str, Any] = {
+    "licence": "public domain (the files come with vega-datasets, MIT)",
+    "citation": "NOAA, by way of the Vega project's example data",
+    "client": "pip",
+    "package": "vega-datasets",
+    "version": "0.9.0",
+}
 _EMOJI_CLASSES = (
     "Activities",
     "Animals & Nature",
@@ -279,6 +286,7 @@ CARDS: dict[str, Card] = {
             licence="public domain",
             source="National Geophysical Data Center; the file comes with statsmodels (BSD-3-Clause)",
             citation="Solar-Terrestrial Physics, NOAA",
+            note="pl.data.time_series('sunspots') gives the years in order",
             files=_in(
                 "statsmodels/datasets/sunspots",
                 {"sunspots.csv": "f67889b1d9002cd5227f0e0ef54e35b419cdd85a31279adef6f73fb41e5c0a9b"},
@@ -294,12 +302,43 @@ CARDS: dict[str, Card] = {
             licence="public domain",
             source="Carbon Dioxide Information Analysis Center; the file comes with statsmodels (BSD-3-Clause)",
             citation="C. D. Keeling, T. P. Whorf (2004), in: Trends, a compendium of data on global change",
-            note="59 of 2,284 weeks have no measurement and are left out; dates are days since 1970-01-01",
+            note="59 of 2,284 weeks have no measurement and are left out; dates are days since 1970-01-01; "
+            "pl.data.time_series('co2') gives all weeks in order",
             files=_in(
                 "statsmodels/datasets/co2",
                 {"co2.csv": "16695fa2786e53414e5a6b54767a3fdf5de99cfbc68617f69d1362d92776a92f"},
             ),
             **_STATSMODELS,
+        ),
+        Card(
+            name="sf-temps",
+            title="temperature in San Francisco in each hour of a year",
+            task="forecast",
+            examples=8759,
+            shape=(),
+            source="National Oceanic and Atmospheric Administration; the file comes with vega-datasets",
+            note="a day differs from the day before by a tenth of a degree: these are averages over many years, not one "
+            "year's weather, and yesterday is an almost perfect forecast; seattle-weather was measured",
+            files=_in(
+                "vega_datasets/_data",
+                {"sf-temps.csv": "3f91699707cfed43ef551394bebef4c2ebe5505157b9be7bff9558eea2fbaaec"},
+            ),
+            reader="pl.data.time_series('sf-temps')",
+            **_VEGA,
+        ),
+        Card(
+            name="seattle-weather",
+            title="rain, highest and lowest temperature, and wind in Seattle on each day from 2012 to 2015",
+            task="forecast",
+            examples=1461,
+            shape=(4,),
+            source="National Oceanic and Atmospheric Administration; the file comes with vega-datasets",
+            files=_in(
+                "vega_datasets/_data",
+                {"seattle-weather.csv": "62f0609f787158128aa2bd102967173a4953122dd4f872bf1d502cae1037df0b"},
+            ),
+            reader="pl.data.time_series('seattle-weather')",
+            **_VEGA,
         ),
         Card(
             name="emoji",
@@ -508,6 +547,16 @@ def locate(card: Card) -> Path:
         got="; ".join(looked),
         hint=card.how_to_get,
     )
+
+
+def file_of(name: str) -> Path:
+    """The first file of a set, which must be on this machine.
+
+    Raises:
+        DataError: it is not.
+    """
+    of = card(name)
+    return locate(of) / next(iter(of.files))
 
 
 def open_set(name: str, options: Options | None = None) -> Dataset:

@@ -118,7 +118,7 @@ def pronunciations(path: str | os.PathLike[str] | None = None, *, stress: bool =
     Raises:
         DataError: the set is not on this machine, or a line cannot be read.
     """
-    file = Path(path) if path is not None else _file("cmudict")
+    file = Path(path) if path is not None else catalog.file_of("cmudict")
     words: dict[tuple[str, str], None] = {}
     others = twice = 0
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
@@ -138,11 +138,6 @@ def pronunciations(path: str | os.PathLike[str] | None = None, *, stress: bool =
     if twice:
         report.append(f"{twice:,} entries are left out: but for the stress they are there already")
     return Pairs("cmudict", *_columns(words), ("character", "word"), report)
-
-
-def _file(name: str) -> Path:
-    of = catalog.card(name)
-    return catalog.locate(of) / next(iter(of.files))
 
 
 def _columns(pairs: Iterable[tuple[str, str]]) -> tuple[list[str], list[str]]:

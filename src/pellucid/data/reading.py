@@ -13,9 +13,9 @@ import numpy as np
 from pellucid.data import arrays, delimited, images, parquet
 from pellucid.data.dataset import Dataset
 from pellucid.data.preprocessor import Preprocessor
-from pellucid.data.series import read_ts
 from pellucid.data.storage import CHUNK_BYTES, MEMORY_LIMIT, Rows, Shelf, data_home, sha256_of_file, sha256_of_files
 from pellucid.data.tables import Column, counts_rows, make_dataset, read_table
+from pellucid.data.ts import read_ts
 from pellucid.errors import DataError, ParameterError, counted, unknown
 from pellucid.sequences import Sequences
 
