@@ -13,11 +13,11 @@ __version__ = "0.1.0"
 
 _ROOMS = {
     "pellucid.layers": (
-        "Activation Add AveragePool1D AveragePool2D BatchNorm Concat Conv1D Conv2D ConvTranspose2D Crop2D Dense "
-        "Dropout ELU Embedding Flatten GELU GlobalAveragePool GlobalMaxPool HardSigmoid Identity Input Layer "
-        "LayerNorm LeakyReLU LocalResponseNorm LpPool2D MaxPool1D MaxPool2D Maxout Multiply PReLU RBF ReLU Rescale "
-        "Reshape SELU ScaledTanh Shortcut2D SiLU Sigmoid Softmax Softplus Split StochasticPool2D Subsample2D Tanh "
-        "Upsample2D ZeroPad2D"
+        "Activation Add AveragePool1D AveragePool2D BatchNorm Bidirectional Concat Conv1D Conv2D ConvTranspose2D "
+        "Crop2D Dense Dropout ELU Embedding Flatten GELU GRU GlobalAveragePool GlobalMaxPool HardSigmoid Identity "
+        "Input LSTM Layer LayerNorm LeakyReLU LocalResponseNorm LpPool2D MaxPool1D MaxPool2D Maxout MeanOverTime "
+        "Multiply PReLU RBF ReLU Repeat Rescale Reshape SELU ScaledTanh Shortcut2D SiLU Sigmoid SimpleRNN Softmax "
+        "Softplus Split StochasticPool2D Subsample2D Tanh TimeDistributed Upsample2D ZeroPad2D"
     ),
     "pellucid.network": "Graph Sequential from_config load",
     "pellucid.losses": (
@@ -27,6 +27,7 @@ _ROOMS = {
     "pellucid.optimizers": "AdaGrad Adadelta Adam AdamW GradientDescent Lion Momentum Nesterov RMSprop",
     "pellucid.schedules": "Constant Cosine Exponential OneCycle Piecewise ReduceOnPlateau Step WarmUp",
     "pellucid.regularizers": "L1 L2 Elastic MaxNorm",
+    "pellucid.sequences": "Sequences",
     "pellucid.training.callbacks": "Callback EarlyStopping WeightAveraging",
     "pellucid.training.augment": (
         "ColorJitter Cutout ElasticDistortion HorizontalFlip Mixup PCAJitter RandomCrop Rotate Scale Shift"

@@ -19,6 +19,7 @@ from pellucid.engines.base import Array, Ops
 from pellucid.errors import DataError, ParameterError, ShapeError
 from pellucid.registry import Registry
 from pellucid.schedules import check_numbers, number
+from pellucid.sequences import examples_as_steps, fits, steps_as_examples, written
 
 losses: Registry[Loss] = Registry("loss")
 get = losses.get
@@ -41,11 +42,13 @@ class Loss:
         binary: each output answers yes or no; two classes are one output.
         reads: what the last layer's activation must make for it: ``"identity"`` for logits and values, or the name of
             the activation that makes probabilities.
+        mean: the loss of an example is a mean over its outputs, not a sum.
     """
 
     of_classes: ClassVar[bool] = False
     binary: ClassVar[bool] = False
     reads: ClassVar[str] = "identity"
+    mean: ClassVar[bool] = False
     registered_name: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
@@ -63,6 +66,30 @@ class Loss:
     def backward(self, ops: Ops, cache: Cache) -> Array:
         """dA, the gradient of each example's own loss, of A's shape."""
         raise NotImplementedError
+
+    def masked_forward(self, ops: Ops, A: Array, Y: Array, mask: Array | None) -> tuple[Array, Cache]:
+        """`forward` of sequences A (T, n, m): L is the sum over the steps at which the mask (T, m) is True.
+
+        For a loss that is a mean over the outputs it is the mean over these steps too. A mask of None is all True.
+        """
+        if mask is None:
+            return self.forward(ops, A, Y)
+        each, cache = self.forward(ops, steps_as_examples(ops.xp, A), steps_as_examples(ops.xp, Y))
+        return (each.reshape(mask.shape) * self._share(mask, A.dtype)).sum(axis=0), cache
+
+    def masked_backward(self, ops: Ops, cache: Cache, mask: Array | None) -> Array:
+        """`backward` after `masked_forward`: dA is 0 at the steps at which the mask is False."""
+        dA = self.backward(ops, cache)
+        if mask is None:
+            return dA
+        dA, (T, m) = examples_as_steps(ops.xp, dA, len(mask)), mask.shape
+        return dA * self._share(mask, dA.dtype).reshape(T, *(1,) * (dA.ndim - 2), m)
+
+    def _share(self, mask: Array, dtype: Any) -> Array:
+        if not self.mean:
+            return mask.astype(dtype)
+        count = mask.sum(axis=0)
+        return (mask / (count + (count == 0))).astype(dtype)  # of no step, no loss
 
     def equations(self) -> dict[str, str]:
         """The formula of the loss L of one example, and of its gradient dA, as `pl.trace` shows them."""
@@ -82,14 +109,14 @@ class Loss:
         Y = np.asarray(Y)
         if Y.dtype.kind not in "fiub":
             raise DataError("targets must be numbers", where=where, got=f"dtype {Y.dtype}")
-        if Y.ndim == 1 and math.prod(output_shape) == 1:
+        if Y.ndim == 1 and None not in output_shape and math.prod(output_shape) == 1:
             Y = Y.reshape(*output_shape, Y.shape[0])
-        if Y.shape[:-1] != output_shape:
+        if not fits(Y.shape[:-1], output_shape):
             hint = "examples are columns: Y has shape (n[L], m)" if Y.shape[1:] == output_shape else None
             raise ShapeError(
                 "the targets do not have the outputs' shape",
                 where=where,
-                expected=f"({', '.join(map(str, output_shape))}, m)",
+                expected=written(*output_shape, "m"),
                 got=Y.shape,
                 hint=hint,
             )
@@ -148,6 +175,8 @@ class SquaredError(Loss):
 class MeanSquaredError(Loss):
     """L = (1/n) Σ (A - Y)² over the n outputs, dA = (2/n) (A - Y)."""
 
+    mean: ClassVar[bool] = True
+
     def forward(self, ops, A, Y):
         return _per_example(ops.xp.square(A - Y)) * (A.shape[-1] / A.size), Cache(A, Y, None)
 
@@ -163,6 +192,8 @@ class MeanSquaredError(Loss):
 @dataclass(frozen=True)
 class AbsoluteError(Loss):
     """L = (1/n) Σ |A - Y|, dA = (1/n) sign(A - Y)."""
+
+    mean: ClassVar[bool] = True
 
     def forward(self, ops, A, Y):
         return _per_example(ops.xp.abs(A - Y)) * (A.shape[-1] / A.size), Cache(A, Y, None)
@@ -187,6 +218,8 @@ class Huber(Loss):
     """
 
     delta: float = number("(0, inf)", 1.0)
+
+    mean: ClassVar[bool] = True
 
     def forward(self, ops, A, Y):
         e = A - Y
@@ -337,7 +370,7 @@ class _Categorical(Loss):
             )
         _check_classes(self.class_weight, n, type(self).__name__)
         index_shape = output_shape[:-1]
-        if Y.shape[:-1] == (*index_shape, 1) and Y.ndim == len(index_shape) + 2:
+        if fits(Y.shape[:-1], (*index_shape, 1)) and Y.ndim == len(index_shape) + 2:
             Y = Y.reshape(*index_shape, Y.shape[-1])
         if Y.ndim == len(output_shape) + 1:
             Y = super().targets(Y, output_shape, dtype, where=where)
@@ -350,11 +383,11 @@ class _Categorical(Loss):
                     got=Y[(*bad[:-1], slice(None), bad[-1])].tolist(),
                 )
             return Y
-        if Y.shape[:-1] != index_shape:
+        if not fits(Y.shape[:-1], index_shape):
             raise ShapeError(
                 "the targets do not fit the outputs",
                 where=where,
-                expected=f"class indices ({', '.join(map(str, (*index_shape, 'm')))})",
+                expected=f"class indices {written(*index_shape, 'm')}",
                 got=Y.shape,
             )
         if Y.dtype.kind not in "iubf":

@@ -132,6 +132,33 @@ class Sequences:
         return np.ascontiguousarray(np.moveaxis(values, 1, -1)), mask
 
 
+def fits(got: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
+    """Whether a shape is the one asked for, in which None stands for any number of steps from 1 on."""
+    return len(got) == len(shape) and all(
+        n == wanted or (wanted is None and n > 0) for n, wanted in zip(got, shape, strict=True)
+    )
+
+
+def written(*axes: Any) -> str:
+    """A shape as a message shows it: ``(T, 12, m)`` with T for None."""
+    return f"({', '.join('T' if n is None else str(n) for n in axes)}{',' if len(axes) == 1 else ''})"
+
+
+def steps_as_examples(xp: Any, A: Any, mask: Any = None) -> Any:
+    """(T, …, m) as (…, T m): every step an example of its own; only those at which the mask (T, m) is True."""
+    A = xp.moveaxis(A, 0, -2)
+    return A.reshape(*A.shape[:-2], -1) if mask is None else A[..., mask]
+
+
+def examples_as_steps(xp: Any, A: Any, T: int, mask: Any = None) -> Any:
+    """(…, T m) as (T, …, m) again, the way back from `steps_as_examples`; zeros where the mask is False."""
+    if mask is not None:
+        whole = xp.zeros((*A.shape[:-1], *mask.shape), A.dtype)
+        whole[..., mask] = A
+        return xp.moveaxis(whole, -2, 0)
+    return xp.moveaxis(A.reshape(*A.shape[:-1], T, A.shape[-1] // T), -2, 0)
+
+
 def _as_steps(example: Any, index: int) -> np.ndarray:
     where = f"sequence {index}"
     try:

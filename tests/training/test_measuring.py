@@ -214,7 +214,7 @@ def test_no_metrics_cost_nothing(monkeypatch):
     def refused(*_, **__):
         raise AssertionError("outputs were looked at")
 
-    monkeypatch.setattr(measuring, "joined", refused)
+    monkeypatch.setattr(measuring, "told", refused)
     for metrics in ((), [], {}, {"output": ()}):
         kept = []
 

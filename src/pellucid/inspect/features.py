@@ -90,7 +90,7 @@ class Prefix:
             A, cache = step.layer.forward(
                 net.ops,
                 net.parameters.get(step.name, {}),
-                A_prev if step.layer.several_inputs else A_prev[0],
+                A_prev if step.layer.several_inputs or len(A_prev) > 1 else A_prev[0],
                 mode=Mode(False, None, net.state.get(step.name, {})),
             )
             values.update(zip(step.outputs, A if len(step.outputs) > 1 else (A,), strict=True))
@@ -110,7 +110,7 @@ class Prefix:
             dA_prev, _ = backward(
                 step.layer, net.ops, params, cache, dAs if len(dAs) > 1 else dAs[0], input_gradient=True
             )
-            parts = dA_prev if step.layer.several_inputs else (dA_prev,)
+            parts = dA_prev if isinstance(dA_prev, tuple) else (dA_prev,)
             for source, part in zip(step.sources, parts, strict=True):
                 gradients[source] = gradients[source] + part if source in gradients else part
         return gradients

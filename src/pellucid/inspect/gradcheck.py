@@ -13,7 +13,6 @@ import numpy as np
 from pellucid.errors import ParameterError, PellucidError
 from pellucid.inspect.text import number, table
 from pellucid.inspect.trace import Recorder
-from pellucid.layers.base import Mode
 from pellucid.network.base import Network
 from pellucid.trees import Tree, flatten, leaves, tree_map, unflatten
 
@@ -26,6 +25,7 @@ def check_gradients(
     Y: Any,
     *,
     sample_weight: Any = None,
+    mask: Any = None,
     train: bool = True,
     update: int = 0,
     epsilon: float = 1e-6,
@@ -44,7 +44,7 @@ def check_gradients(
 
     Arguments:
         net: a network with a loss.
-        X, Y, sample_weight, train, update: as for `Network.gradients`. A few examples are enough.
+        X, Y, sample_weight, mask, train, update: as for `Network.gradients`. A few examples are enough.
         epsilon: ε, the step of the differences.
         entries: single entries of each array that are checked; all of a smaller array.
         directions: random unit directions in each array.
@@ -72,7 +72,7 @@ def check_gradients(
         )
     wide = _in_float64(net)
     seen = Recorder()
-    options = {"sample_weight": sample_weight, "train": train, "update": update}
+    options = {"sample_weight": sample_weight, "mask": mask, "train": train, "update": update}
     done = wide.checked_iteration(X, Y, **options, input_gradient=True, observer=seen)
     check = _Check(wide, X, Y, options, epsilon, tolerance, np.random.default_rng(seed))
 
@@ -215,7 +215,8 @@ class _Check:
         self.inputs, self.targets = net.checked(X), net.checked_targets(Y)
         weight = options["sample_weight"]
         self.weight = None if weight is None else net.ops.asarray(weight, "float64")
-        self.mode = net._mode(options["train"], options["update"])
+        masks = net.checked_masks(options["mask"], self.inputs)
+        self.mode = net._mode(options["train"], options["update"], masks)
 
     def array(self, path: str, W: Any, dW: Any, entries: int, directions: int) -> Iterator[Entry]:
         """The comparisons for one parameter or input."""
@@ -315,16 +316,16 @@ class _Check:
         ops, m = self.net.ops, int(done.losses.shape[-1])
         for name, loss in self.net.losses.items():
             A, Y = done.outputs[name], self.targets[name]
-            dA = loss.backward(ops, loss.forward(ops, A, Y)[1])
+            mask = self.net.loss_mask(self.mode.mask, name)
+            dA = loss.masked_backward(ops, loss.masked_forward(ops, A, Y, mask)[1], mask)
 
-            def judged(A, loss=loss, Y=Y):
-                return float(loss.forward(ops, A, Y)[0].mean())
+            def judged(A, loss=loss, Y=Y, mask=mask):
+                return float(loss.masked_forward(ops, A, Y, mask)[0].mean())
 
             yield from self._blame(f"the loss {type(loss).__name__}", "dA", (A,), (dA,), lambda A: judged(A[0]), m)
         for index, step in enumerate(self.net.steps):
             layer, (dA, dA_prev, own) = step.layer, seen.returned[index]
-            state = self.net.state.get(step.name, {})
-            mode = Mode(self.mode.train, self.net._key(self.mode, index), state)
+            mode = self.net._own_mode(index, self.net.state, self.mode)
             params, A_prev = self.net.parameters.get(step.name, {}), seen.made[index][0]
 
             def made(params, A_prev, layer=layer, dA=dA, mode=mode):

@@ -26,7 +26,9 @@ LARGEST_SLOPE = {"sigmoid": 0.25, "tanh": 1.0, "hard_sigmoid": 1 / 6}  # of the 
 SATURATED = 0.05  # saturated: a slope below this part of the largest
 
 
-def trace(net: Network, X: Any, Y: Any, *, sample_weight: Any = None, train: bool = True, update: int = 0) -> Trace:
+def trace(
+    net: Network, X: Any, Y: Any, *, sample_weight: Any = None, mask: Any = None, train: bool = True, update: int = 0
+) -> Trace:
     """One iteration (forward, loss, backward) with every value kept; the network is left as it is.
 
         t = pl.trace(net, X, Y)
@@ -40,6 +42,7 @@ def trace(net: Network, X: Any, Y: Any, *, sample_weight: Any = None, train: boo
         X: inputs (n[0], m), examples last; by name for several inputs.
         Y: targets, as for `Network.cost`.
         sample_weight: wᵢ of each example, (m,).
+        mask: which steps of sequences count, as for `Network.forward`.
         train: False to run as in prediction: no dropout, running averages in BatchNorm.
         update: which update's random stream dropout draws from.
 
@@ -54,7 +57,14 @@ def trace(net: Network, X: Any, Y: Any, *, sample_weight: Any = None, train: boo
     """
     seen = Recorder()
     done = net.checked_iteration(
-        X, Y, sample_weight=sample_weight, train=train, update=update, input_gradient=True, observer=seen
+        X,
+        Y,
+        sample_weight=sample_weight,
+        mask=mask,
+        train=train,
+        update=update,
+        input_gradient=True,
+        observer=seen,
     )
     t = Trace(net, net.checked(X), net.checked_targets(Y), seen, done, train)
     _Writer(net, t, weighted=sample_weight is not None).write()

@@ -38,14 +38,18 @@ from pellucid.layers.pool import (
     Subsample2D,
 )
 from pellucid.layers.rbf import RBF
+from pellucid.layers.recurrent import GRU, LSTM, Bidirectional, SimpleRNN
 from pellucid.layers.rescale import Rescale
 from pellucid.layers.shape import Flatten, Reshape, Split
 from pellucid.layers.shortcut import Shortcut2D
 from pellucid.layers.spatial import Crop2D, Upsample2D, ZeroPad2D
+from pellucid.layers.steps import MeanOverTime, Repeat, TimeDistributed
 
 __all__ = [
     "ELU",
     "GELU",
+    "GRU",
+    "LSTM",
     "PREDICT",
     "RBF",
     "SELU",
@@ -54,6 +58,7 @@ __all__ = [
     "AveragePool1D",
     "AveragePool2D",
     "BatchNorm",
+    "Bidirectional",
     "Concat",
     "Conv1D",
     "Conv2D",
@@ -76,23 +81,27 @@ __all__ = [
     "MaxPool1D",
     "MaxPool2D",
     "Maxout",
+    "MeanOverTime",
     "Mode",
     "Multiply",
     "Node",
     "PReLU",
     "ReLU",
+    "Repeat",
     "Rescale",
     "Reshape",
     "ScaledTanh",
     "Shortcut2D",
     "SiLU",
     "Sigmoid",
+    "SimpleRNN",
     "Softmax",
     "Softplus",
     "Split",
     "StochasticPool2D",
     "Subsample2D",
     "Tanh",
+    "TimeDistributed",
     "Upsample2D",
     "ZeroPad2D",
     "activations",

@@ -30,6 +30,7 @@ class Activation(Layer):
     """
 
     keeps: ClassVar[str] = "A"
+    any_length: ClassVar[bool] = True
 
     class Cache(NamedTuple):
         """The one array that g' is computed from."""
@@ -181,6 +182,7 @@ class PReLU(Activation, names=("prelu",)):
 
     slope: float = number("(-inf, inf)", 0.25)
     keeps: ClassVar[str] = "Z"
+    any_length: ClassVar[bool] = False
 
     def init(self, rng, input_shape, dtype=np.float32):
         return {"a": np.full((input_shape[0],) + (1,) * len(input_shape), self.slope, dtype)}
@@ -337,6 +339,11 @@ class Softmax(Activation, names=("softmax",)):
 
     axis: int = 0
 
+    @property
+    def any_length(self) -> bool:  # type: ignore[override]
+        """Along the first axis, that of the steps, padding would get a share."""
+        return self.axis != 0
+
     def output_shape(self, input_shape):
         _axis_within(self, self.axis, input_shape)
         return input_shape
@@ -369,6 +376,7 @@ class Maxout(Activation, names=("maxout",)):
     """
 
     pieces: int = 2
+    any_length: ClassVar[bool] = False
 
     class Cache(NamedTuple):
         """Which unit of each group was largest."""

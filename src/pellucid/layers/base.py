@@ -34,11 +34,14 @@ class Mode(NamedTuple):
         train: True in training, False in prediction.
         key: the random stream of this layer at this update; None where nothing is drawn.
         state: this layer's state, such as the running mean of BatchNorm.
+        mask: which steps of the input count, (T, m) booleans, where its sequences have different lengths; a tuple of
+            them, or of None, for several inputs; None where all steps do. In a network's pass, masks by label.
     """
 
     train: bool
     key: Any = None
     state: State = {}  # noqa: RUF012  a NamedTuple's default, never written to
+    mask: Any = None
 
 
 PREDICT = Mode(train=False)
@@ -77,7 +80,9 @@ class Layer:
 
     name: str | None = field(default=None, kw_only=True)
 
-    several_inputs: ClassVar[bool] = False
+    several_inputs: ClassVar[bool | None] = False  # None: one or several, several as a tuple
+    any_length: ClassVar[bool] = False  # its input's first axis may be steps of any number, some of them masked
+    causal: ClassVar[bool] = True  # no step of its output reads a later one of its input
     needs_batch: ClassVar[bool] = False  # a batch of one example says nothing in training
     regularized: ClassVar[tuple[str, ...]] = ()  # the parameters that a regularizer applies to
     registered_name: ClassVar[str] = ""
@@ -155,6 +160,34 @@ class Layer:
     def next_state(self, ops: Ops, state: State, cache: Any) -> State:
         """The state after an update whose forward block left ``cache``."""
         return state
+
+    # --- sequences ----------------------------------------------------------------------------------------------
+
+    def output_mask(self, mask: Any) -> Any:
+        """Which steps of A count, from which of A_prev do (see `Mode.mask`): by default the same.
+
+        Raises:
+            ShapeError: sequences of different lengths cannot go through this layer.
+        """
+        masks = [each for each in (mask if isinstance(mask, tuple) else (mask,)) if each is not None]
+        if not masks:
+            return None
+        if not self.any_length:
+            raise ShapeError(
+                "sequences of different lengths cannot go through it: padding would count as steps",
+                where=repr(self),
+                expected="a layer that knows of masks before it, such as a recurrent one with return_sequences=False",
+                hint="pl.TimeDistributed runs a layer at every step by itself",
+            )
+        return math.prod(masks[1:], start=masks[0])
+
+    def start(self, dtype: Any = np.float32) -> State:
+        """What the layer carries along a sequence, before its first step; empty for layers without memory."""
+        return {}
+
+    def state_at(self, cache: Any, step: int) -> State:
+        """What it carries after ``step`` steps of the sequence that left ``cache``."""
+        return {}
 
     # --- seeing it ----------------------------------------------------------------------------------------------
 
@@ -301,12 +334,12 @@ class Call:
 
     def __init__(self, layer: Layer, inputs: tuple[Node, ...]) -> None:
         self.layer, self.inputs = layer, inputs
-        if not layer.several_inputs and len(inputs) != 1:
+        if layer.several_inputs is False and len(inputs) != 1:
             raise ShapeError(
                 "takes one input", where=repr(layer), got=f"{len(inputs)} inputs", hint="join them with pl.Concat()"
             )
         try:
-            shape = layer.output_shape(self.input_shape)
+            shape = output_shape(layer, self.input_shape)
         except ShapeError as problem:
             raise relocated(problem, repr(layer), " and ".join(node.path for node in inputs)) from None
         if shape and isinstance(shape[0], tuple):
@@ -319,29 +352,51 @@ class Call:
     @property
     def input_shape(self) -> Any:
         """The input's shape, or the tuple of the inputs' shapes for a layer that joins several."""
-        shapes = tuple(node.shape for node in self.inputs)
-        return shapes if self.layer.several_inputs else shapes[0]
+        return self.as_input(tuple(node.shape for node in self.inputs))
+
+    def as_input(self, values: tuple[Any, ...]) -> Any:
+        """What the layer is given for its inputs' values: the tuple, or the one value for a layer of one input."""
+        return values if self.layer.several_inputs or len(values) > 1 else values[0]
 
 
 def Input(shape: int | Sequence[int]) -> Node:
     """An input of a graph.
 
     Arguments:
-        shape: without the example axis: ``(64,)``, or ``(channels, height, width)``.
+        shape: without the example axis: ``(64,)``, ``(channels, height, width)``, or ``(T, n_x)`` for sequences, with
+            None for T where it may be any.
     """
-    return Node(as_shape(shape, "Input"))
+    return Node(as_shape(shape, "Input", any_length=True))
 
 
-def as_shape(shape: Any, where: str) -> Shape:
-    """``shape`` as a tuple of positive integers.
+def as_shape(shape: Any, where: str, *, any_length: bool = False) -> Shape:
+    """``shape`` as a tuple of positive integers; the first may be None for sequences of ``any_length``.
 
     Raises:
         ShapeError: it is not one.
     """
     sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
-    if not sizes or not all(isinstance(n, (int, np.integer)) and n > 0 for n in sizes):
+    known = sizes[1:] if any_length and isinstance(shape, Iterable) and sizes[:1] == (None,) else sizes
+    if not sizes or not all(isinstance(n, (int, np.integer)) and n > 0 for n in known):
         raise ShapeError("a shape is made of positive integers", where=where, got=repr(shape))
-    return tuple(int(n) for n in sizes)
+    return (*(None,) * (len(sizes) - len(known)), *(int(n) for n in known))
+
+
+def output_shape(layer: Layer, input_shape: Any) -> Any:
+    """The layer's output shape.
+
+    Raises:
+        ShapeError: it cannot take such an input, or needs to know how many steps there are.
+    """
+    shapes = input_shape if input_shape and isinstance(input_shape[0], tuple) else (input_shape,)
+    if not layer.any_length and any(None in shape for shape in shapes):
+        raise ShapeError(
+            "needs to know the number of steps",
+            expected="a number for T",
+            got=input_shape,
+            hint="pl.TimeDistributed runs it at every step; a recurrent layer makes one vector of them",
+        )
+    return layer.output_shape(input_shape)
 
 
 def relocated(problem: ShapeError, where: str, path: str) -> ShapeError:
@@ -367,7 +422,7 @@ def vector_length(input_shape: Shape, layer: Layer) -> int:
             "takes a vector per example",
             expected="(n,)",
             got=input_shape,
-            hint="put pl.Flatten() before it",
+            hint="put pl.Flatten() before it, or pl.TimeDistributed around it for each step of a sequence",
         )
     return input_shape[0]
 
@@ -376,9 +431,9 @@ def check_width(layer: Layer, A_prev: Array, n_prev: int) -> None:
     """Refuse an input whose width does not fit the weights, before any arithmetic.
 
     Raises:
-        ShapeError: A_prev is not (n_prev, m).
+        ShapeError: A_prev is neither (n_prev, m) nor the steps (T, n_prev, m) of a sequence.
     """
-    if A_prev.ndim != 2 or A_prev.shape[0] != n_prev:
+    if A_prev.ndim not in (2, 3) or A_prev.shape[-2] != n_prev:
         hint = "examples are columns: X has shape (n[0], m)" if A_prev.shape[-1:] == (n_prev,) else None
         raise ShapeError(
             "the input does not fit the weights",
@@ -412,7 +467,8 @@ def find_rules(layer: Layer) -> None:
     Raises:
         ParameterError: nobody knows a name.
     """
-    rules = {"initializer": initializers, "bias_initializer": initializers, "regularizer": regularizers}
+    rules: dict[str, Any] = dict.fromkeys(("initializer", "recurrent_initializer", "bias_initializer"), initializers)
+    rules["regularizer"] = regularizers
     for name, known in rules.items():
         if getattr(layer, name, None) is not None:
             set_field(layer, name, known.get(getattr(layer, name), where=type(layer).__name__))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from pellucid.engines.base import Array
 from pellucid.layers.base import PREDICT, Layer
@@ -27,6 +27,8 @@ class Dropout(Layer):
     """
 
     rate: float = number("[0, 1)")
+
+    any_length: ClassVar[bool] = True
 
     class Cache(NamedTuple):
         """Which units were kept."""

@@ -38,6 +38,7 @@ class Embedding(Layer):
     initializer: Any = field(default="normal", kw_only=True)
     regularizer: Any = field(default=None, kw_only=True)
 
+    any_length: ClassVar[bool] = True
     regularized: ClassVar[tuple[str, ...]] = ("W",)
 
     class Cache(NamedTuple):

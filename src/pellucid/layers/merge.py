@@ -25,7 +25,12 @@ class Concat(Layer):
     """
 
     axis: int = 0
-    several_inputs: ClassVar[bool] = True
+    several_inputs: ClassVar[bool | None] = True
+
+    @property
+    def any_length(self) -> bool:  # type: ignore[override]
+        """Along the first axis, that of the steps, padding would come to lie between them."""
+        return self.axis != 0
 
     class Cache(NamedTuple):
         """Where each input lies in A."""
@@ -64,7 +69,8 @@ class Concat(Layer):
 class Add(Layer):
     """A = Σ inputs, all of one shape. Every input's dA_prev is dA."""
 
-    several_inputs: ClassVar[bool] = True
+    several_inputs: ClassVar[bool | None] = True
+    any_length: ClassVar[bool] = True
 
     class Cache(NamedTuple):
         """What the backward block reads."""
@@ -88,7 +94,8 @@ class Add(Layer):
 class Multiply(Layer):
     """A = Π inputs elementwise, all of one shape. An input's dA_prev is dA times the product of the others."""
 
-    several_inputs: ClassVar[bool] = True
+    several_inputs: ClassVar[bool | None] = True
+    any_length: ClassVar[bool] = True
 
     class Cache(NamedTuple):
         """The inputs."""

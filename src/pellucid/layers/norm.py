@@ -127,6 +127,11 @@ class LayerNorm(Layer):
     axes: int | None = number("[1, inf)", None, whole=True)
     epsilon: float = number("(0, inf)", 1e-5)
 
+    @property
+    def any_length(self) -> bool:  # type: ignore[override]
+        """The vectors of each step by themselves; not where the steps are normalised together."""
+        return self.axes == 1
+
     class Cache(NamedTuple):
         """What the backward block reads."""
 

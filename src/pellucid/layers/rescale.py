@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,8 @@ class Rescale(Layer):
 
     scale: float = number("(-inf, inf)", 1.0)
     offset: float = number("(-inf, inf)", 0.0)
+
+    any_length: ClassVar[bool] = True
 
     class Cache(NamedTuple):
         """What the backward block reads: nothing."""

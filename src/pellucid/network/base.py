@@ -15,9 +15,10 @@ from pellucid import engines, losses, regularizers
 from pellucid.engines.base import Array, Ops
 from pellucid.errors import DataError, ParameterError, ShapeError
 from pellucid.layers.activations import Activation, Identity
-from pellucid.layers.base import Layer, Mode, Shape
+from pellucid.layers.base import Layer, Mode, Shape, relocated
 from pellucid.network import parameters
 from pellucid.registry import config
+from pellucid.sequences import fits, written
 from pellucid.trees import Tree, leaves, tree_map
 
 _TWINS = {
@@ -271,8 +272,9 @@ class Network(ABC):
         total: Any = 0.0
         d_outputs: dict[str, Array] = {}
         for name, loss in self.losses.items():
-            each, cache = loss.forward(self.ops, outputs[name], targets[name])
-            dA = loss.backward(self.ops, cache)
+            mask = self.loss_mask(mode.mask, name)
+            each, cache = loss.masked_forward(self.ops, outputs[name], targets[name], mask)
+            dA = loss.masked_backward(self.ops, cache, mask)
             share = self.loss_weights[name]
             if weight is not None:
                 each, dA = each * weight, dA * weight
@@ -304,7 +306,8 @@ class Network(ABC):
         outputs, _ = self.forward_pass(params, state, inputs, mode)
         total: Any = 0.0
         for name, loss in self.losses.items():
-            each, _ = loss.forward(self.ops, outputs[name], targets[name])
+            mask = self.loss_mask(mode.mask, name)
+            each, _ = loss.masked_forward(self.ops, outputs[name], targets[name], mask)
             total = total + self.loss_weights[name] * each
         if weight is not None:
             total = total * weight
@@ -320,13 +323,54 @@ class Network(ABC):
             params[layer][name] = rule.project(self.ops.xp, params[layer][name])
         return params
 
+    def start(self) -> Tree:
+        """What the layers with memory carry along a sequence, before its first step: zeros by layer name.
+
+        In place of (or beside) `state`, a pass starts from it and `carried` is where it ended, so that a long sequence
+        can be run in parts.
+        """
+        tree = {name: own for layer, name in self.names.items() if (own := layer.start(np.dtype(self.dtype)))}
+        return self._on_engine(tree)
+
+    def carried(self, caches: Any, step: int | None = None) -> Tree:
+        """What the layers with memory carry after ``step`` steps of the pass that left ``caches``; None is all.
+
+        Raises:
+            ParameterError: a layer with memory is used twice, or runs backwards.
+        """
+        found: Tree = {}
+        for each, cache in zip(self.steps, self._caches(caches), strict=True):
+            if each.layer.start():
+                if each.name in found:
+                    raise ParameterError("a layer with memory at two places cannot be run in parts", where=each.name)
+                found[each.name] = each.layer.state_at(cache, step)
+        return found
+
+    @abstractmethod
+    def _caches(self, caches: Any) -> Sequence[Any]:
+        """The caches of `steps`, in their order."""
+
+    @property
+    def stateful(self) -> frozenset[str]:
+        """The names of the layers that start each batch where the batch before ended."""
+        return frozenset(name for layer, name in self.names.items() if getattr(layer, "stateful", False))
+
+    def fresh_state(self) -> Tree:
+        """What the stateful layers start from before a first batch: zeros."""
+        return {name: own for name, own in self.start().items() if name in self.stateful}
+
+    def reset_state(self) -> None:
+        """Let the stateful layers start anew, as before a first batch."""
+        self.state = {**self.state, **self.fresh_state()}
+
     # --- the same for users: arrays checked, own parameters -----------------------------------------------------
 
-    def forward(self, X: Any, *, train: bool = False, update: int = 0) -> tuple[Any, Any]:
+    def forward(self, X: Any, *, mask: Any = None, train: bool = False, update: int = 0) -> tuple[Any, Any]:
         """Forward propagation, layer by layer: ``A, caches = net.forward(X)``.
 
         Arguments:
-            X: (n[0], m), or (channels, height, width, m): examples last; by name for several inputs.
+            X: (n[0], m), (channels, height, width, m), or (T, n_x, m): examples last; by name for several inputs.
+            mask: which steps of sequences count, (T, m) booleans; by name for several inputs.
             train: True to run as in training (dropout drops, normalisation uses the batch).
             update: which update's random stream to draw from when training.
 
@@ -336,7 +380,9 @@ class Network(ABC):
         Raises:
             ShapeError, DataError: X does not fit, or is not finite.
         """
-        outputs, caches = self.forward_pass(self.parameters, self.state, self.checked(X), self._mode(train, update))
+        inputs = self.checked(X)
+        mode = self._mode(train, update, self.checked_masks(mask, inputs))
+        outputs, caches = self.forward_pass(self.parameters, self.state, inputs, mode)
         return self._unnamed(outputs), caches
 
     def backward(self, caches: Any, dA: Any, *, input_gradient: bool = True) -> tuple[Any, Tree]:
@@ -362,25 +408,27 @@ class Network(ABC):
         d_inputs, grads = self.backward_pass(self.parameters, caches, d_outputs, input_gradient=input_gradient)
         return self._unnamed(d_inputs), grads
 
-    def cost(self, X: Any, Y: Any, *, sample_weight: Any = None) -> float:
+    def cost(self, X: Any, Y: Any, *, sample_weight: Any = None, mask: Any = None) -> float:
         """J = (1/m) Σ L(Ŷ, Y) + the regularizers' penalties, as in prediction.
 
         Arguments:
             X: inputs, examples last.
             Y: class indices (m,), or values (n[L], m).
             sample_weight: wᵢ of each example, (m,).
+            mask: as in `forward`.
         """
-        inputs, targets = self.checked(X), self.checked_targets(Y)
+        inputs = self.checked(X)
+        mode = self._mode(False, 0, self.checked_masks(mask, inputs))
+        targets = self.checked_targets(Y)
         _same_count(inputs, targets)
         weight = self._checked_weight(sample_weight, next(iter(targets.values())).shape[-1])
-        mode = self._mode(False, 0)
         return float(self.objective(self.parameters, self.state, inputs, targets, weight=weight, mode=mode))
 
     def gradients(
-        self, X: Any, Y: Any, *, sample_weight: Any = None, train: bool = True, update: int = 0
+        self, X: Any, Y: Any, *, sample_weight: Any = None, mask: Any = None, train: bool = True, update: int = 0
     ) -> tuple[float, Tree]:
         """J and its gradients: ``J, grads = net.gradients(X, Y)``. Arguments as in `cost` and `forward`."""
-        done = self.checked_iteration(X, Y, sample_weight=sample_weight, train=train, update=update)
+        done = self.checked_iteration(X, Y, sample_weight=sample_weight, mask=mask, train=train, update=update)
         return float(done.cost), done.grads
 
     def checked_iteration(
@@ -389,13 +437,15 @@ class Network(ABC):
         Y: Any,
         *,
         sample_weight: Any = None,
+        mask: Any = None,
         train: bool = True,
         update: int = 0,
         input_gradient: bool = False,
         observer: Observer | None = None,
     ) -> Iteration:
         """`iteration` on users' arrays with the network's own parameters; changes nothing."""
-        inputs, targets = self.checked(X), self.checked_targets(Y)
+        inputs = self.checked(X)
+        masks, targets = self.checked_masks(mask, inputs), self.checked_targets(Y)
         _same_count(inputs, targets)
         return self.iteration(
             self.parameters,
@@ -403,7 +453,7 @@ class Network(ABC):
             inputs,
             targets,
             weight=self._checked_weight(sample_weight, next(iter(targets.values())).shape[-1]),
-            mode=self._mode(train, update),
+            mode=self._mode(train, update, masks),
             input_gradient=input_gradient,
             observer=observer,
         )
@@ -418,8 +468,49 @@ class Network(ABC):
             raise DataError("sample weights are finite numbers ≥ 0", where="sample_weight")
         return self.ops.asarray(weight, self.dtype)
 
-    def _mode(self, train: bool, update: int) -> Mode:
-        return Mode(train, self.ops.random_key(self.seed, update) if train else None)
+    def _mode(self, train: bool, update: int, masks: Mapping[str, Array] | None = None) -> Mode:
+        key = self.ops.random_key(self.seed, update) if train else None
+        return Mode(train, key, mask=self.masks(masks))
+
+    def masks(self, inputs: Mapping[str, Array] | None) -> dict[str, Array]:
+        """Which steps count, by label of every value in the network, from the masks of the inputs that have one.
+
+        Arguments:
+            inputs: masks (T, m) by input name.
+
+        Raises:
+            ShapeError: sequences of different lengths meet a layer that cannot take them.
+        """
+        found = dict(inputs or {})
+        if not found:
+            return found
+        for index, step in enumerate(self.steps, 1):
+            mask = self._mask_of(step, found)
+            try:
+                made = step.layer.output_mask(mask)
+            except ShapeError as problem:
+                raise relocated(problem, f"layer {index} ({step.label})", f"from {', '.join(step.sources)}") from None
+            parts = made if isinstance(made, tuple) else (made,) * len(step.outputs)
+            found |= {label: part for label, part in zip(step.outputs, parts, strict=True) if part is not None}
+        return found
+
+    def loss_mask(self, masks: Mapping[str, Array] | None, output: str) -> Array | None:
+        """Which steps of an output its loss counts, of masks by label: its own, unless ``loss/output`` says less."""
+        return None if not masks else masks.get(f"loss/{output}", masks.get(self.ends[output]))
+
+    @staticmethod
+    def _mask_of(step: Step, masks: Mapping[str, Array]) -> Any:
+        """The mask of what a step reads; a tuple where it reads several values."""
+        own = tuple(masks.get(label) for label in step.sources)
+        if not any(each is not None for each in own):
+            return None
+        return own if step.layer.several_inputs or len(own) > 1 else own[0]
+
+    def _own_mode(self, index: int, state: Tree, mode: Mode) -> Mode:
+        """How the step of that index is run."""
+        step = self.steps[index]
+        mask = self._mask_of(step, mode.mask) if mode.mask else None
+        return Mode(mode.train, self._key(mode, index), state.get(step.name, {}), mask)
 
     def _key(self, mode: Mode, index: int) -> Any:
         return None if mode.key is None else self.ops.fold_in(mode.key, index)
@@ -442,6 +533,40 @@ class Network(ABC):
                 raise DataError("the input is not finite", where=f"{place}, example {bad[-1]}", got=A[bad])
         _same_count(inputs, {})
         return inputs
+
+    def checked_masks(self, mask: Any, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The masks by input name; of an input without one, all steps count.
+
+        Raises:
+            ShapeError: a mask that is not (T, m).
+            DataError: one that is not True and False, or an example without a True.
+        """
+        if mask is None:
+            return {}
+        named = mask if isinstance(mask, Mapping) else self.named(mask, self.inputs, "mask")
+        found = {}
+        for name, value in named.items():
+            place = "mask" if self.single else f"mask[{name!r}]"
+            if name not in inputs:
+                raise ShapeError("a mask of no input", where=place, expected=list(inputs), got=name)
+            value, shape = np.asarray(value), inputs[name].shape
+            if value.shape != (shape[0], shape[-1]):
+                raise ShapeError(
+                    "the mask does not fit the input",
+                    where=place,
+                    expected=f"(T, m) = {(shape[0], shape[-1])}",
+                    got=value.shape,
+                    hint="steps first, examples last: mask.T" if value.T.shape == (shape[0], shape[-1]) else None,
+                )
+            if not ((value == 0) | (value == 1)).all():
+                raise DataError("a mask is made of True and False", where=place, got=f"dtype {value.dtype}")
+            empty = np.flatnonzero(~value.astype(bool).any(axis=0))
+            if empty.size:
+                raise DataError(
+                    "a mask without a single True: an example of no steps", where=f"{place}, example {empty[0]}"
+                )
+            found[name] = self.ops.asarray(value.astype(bool))
+        return found
 
     def checked_targets(self, Y: Any, *, where: str = "Y") -> dict[str, Array]:
         """The targets by output name, as the losses read them."""
@@ -548,12 +673,14 @@ def check_input(
     """
     kind = getattr(getattr(value, "dtype", None), "kind", None)
     if kind is None:
-        raise DataError("not an array", where=where, expected=f"an array {_with_m(shape)}", got=type(value).__name__)
+        raise DataError(
+            "not an array", where=where, expected=f"an array {written(*shape, 'm')}", got=type(value).__name__
+        )
     if kind not in "fiub":
         raise DataError("not numbers", where=where, expected="a float or integer array", got=f"dtype {value.dtype}")
-    if tuple(value.shape[:-1]) == shape and value.ndim == len(shape) + 1:
-        return
     got = tuple(value.shape)
+    if fits(got[:-1], shape) and got:
+        return
     hint = None
     if got[1:] == shape:
         hint = "examples come last here (columns): give X.T, or np.moveaxis(X, 0, -1); fit and predict take (m, …)"
@@ -561,7 +688,7 @@ def check_input(
         hint = "one example is a batch of one: X[..., None]"
     elif len(got) == 4 and len(shape) == 3 and (got[1], got[2], got[0]) == shape:
         hint = "the channel axis comes first: (channels, height, width, m)"
-    raise ShapeError(problem, where=where, expected=_with_m(shape), got=got, hint=hint)
+    raise ShapeError(problem, where=where, expected=written(*shape, "m"), got=got, hint=hint)
 
 
 def in_order(grads: Tree, params: Tree) -> Tree:
@@ -591,10 +718,6 @@ def in_order(grads: Tree, params: Tree) -> Tree:
                     hint="transpose it" if turned else "a parameter's gradient is the mean over the examples alone",
                 )
     return {name: grads[name] for name in params}
-
-
-def _with_m(shape: Sequence[int]) -> str:
-    return f"({', '.join(map(str, (*shape, 'm')))})"
 
 
 def _same_count(inputs: Mapping[str, Array], targets: Mapping[str, Array]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pellucid.errors import ParameterError, ShapeError, unknown
-from pellucid.layers.base import Call, Input, Layer, Mode, Node, backward, named
+from pellucid.layers.base import Call, Input, Layer, Node, backward, named
 from pellucid.network.base import Network, Step, in_order
 from pellucid.network.parameters import added
 from pellucid.registry import config
@@ -131,9 +131,8 @@ class Graph(Network):
         caches = []
         for index, call in enumerate(self.calls):
             layer, name = call.layer, self.names[call.layer]
-            A_prev = tuple(values[node] for node in call.inputs)
-            A_prev = A_prev if layer.several_inputs else A_prev[0]
-            own = Mode(mode.train, self._key(mode, index), state.get(name, {}))
+            A_prev = call.as_input(tuple(values[node] for node in call.inputs))
+            own = self._own_mode(index, state, mode)
             A, cache = layer.forward(self.ops, params.get(name, {}), A_prev, mode=own)
             values.update(zip(call.nodes, A if len(call.nodes) > 1 else (A,), strict=True))
             caches.append(cache)
@@ -165,10 +164,13 @@ class Graph(Network):
             if own:
                 grads[name] = added(grads[name], own) if name in grads else own
             if wanted:
-                for node, d in zip(call.inputs, dA_prev if layer.several_inputs else (dA_prev,), strict=True):
+                for node, d in zip(call.inputs, dA_prev if isinstance(dA_prev, tuple) else (dA_prev,), strict=True):
                     d_values[node] = d_values[node] + d if node in d_values else d
         d_inputs = {name: d_values.get(node) if input_gradient else None for name, node in self.input_nodes.items()}
         return d_inputs, in_order(grads, params)
+
+    def _caches(self, caches):
+        return caches[0]
 
     def next_state(self, state, caches):
         new = dict(state)

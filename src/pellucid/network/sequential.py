@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pellucid.errors import ParameterError, ShapeError
-from pellucid.layers.base import Layer, Mode, as_shape, backward, named, relocated
+from pellucid.layers.base import Layer, as_shape, backward, named, output_shape, relocated
 from pellucid.network.base import Network, Step, in_order
 from pellucid.network.parameters import added
 from pellucid.registry import config
@@ -20,7 +20,8 @@ class Sequential(Network):
 
     Arguments:
         layers: the layers, from the input to the output.
-        input_shape: of one example: ``(n_x,)``, or ``(channels, height, width)``.
+        input_shape: of one example: ``(n_x,)``, ``(channels, height, width)``, or ``(T, n_x)`` for sequences, with None
+            for T where it may be any.
         loss: by name or as an object; None for a network that is only run.
         loss_weights: as in `Graph`.
         seed: of the parameters and of dropout.
@@ -51,7 +52,7 @@ class Sequential(Network):
             if not isinstance(layer, Layer):
                 hint = "write pl.Dense(10), not pl.Dense" if isinstance(layer, type) else None
                 raise ParameterError("not a layer", where=f"layer {index}", got=repr(layer), hint=hint)
-        self.inputs = {"input": as_shape(input_shape, "input_shape")}
+        self.inputs = {"input": as_shape(input_shape, "input_shape", any_length=True)}
         self.names = named(self.layers, self.inputs)
         self.shapes = self._follow(self.inputs["input"])
         self.outputs = {"output": self.shapes[-1]}
@@ -85,7 +86,7 @@ class Sequential(Network):
                     got=shapes[-1],
                 )
             try:
-                shapes.append(layer.output_shape(shapes[-1]))
+                shapes.append(output_shape(layer, shapes[-1]))
             except ShapeError as problem:
                 raise relocated(problem, where, path) from None
             if shapes[-1] and isinstance(shapes[-1][0], tuple):
@@ -108,9 +109,8 @@ class Sequential(Network):
         A, caches = inputs["input"], []
         for index, layer in enumerate(self.layers):
             name = self.names[layer]
-            own = Mode(mode.train, self._key(mode, index), state.get(name, {}))
             A_prev = A
-            A, cache = layer.forward(self.ops, params.get(name, {}), A_prev, mode=own)
+            A, cache = layer.forward(self.ops, params.get(name, {}), A_prev, mode=self._own_mode(index, state, mode))
             caches.append(cache)
             if observer:
                 observer.forward(index, A_prev, A, cache)
@@ -131,6 +131,9 @@ class Sequential(Network):
                 observer.backward(index, dA, dA_prev, own)
             dA = dA_prev
         return {"input": dA if input_gradient else None}, in_order(grads, params)
+
+    def _caches(self, caches):
+        return caches
 
     def next_state(self, state, caches):
         new = dict(state)

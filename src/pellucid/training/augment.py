@@ -405,7 +405,7 @@ class Mixup(Augmentation):
             classes = Y.ndim < len(net.outputs[name]) + 1
             Y = (np.arange(net.outputs[name][-1])[:, None] == Y[..., None, :]).astype(dtype) if classes else Y
             targets[name] = _mixed(Y, share, partner)
-        return Batch(inputs, targets, weight)
+        return batch._replace(inputs=inputs, targets=targets, weight=weight)
 
 
 def _mixed(values: np.ndarray, share: np.ndarray, partner: np.ndarray) -> np.ndarray:

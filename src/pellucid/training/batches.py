@@ -13,6 +13,7 @@ import numpy as np
 from pellucid.engines.base import Array
 from pellucid.errors import DataError, ParameterError, ShapeError
 from pellucid.network.base import Network
+from pellucid.sequences import Sequences, fits, written
 
 CHECKED_AT_ONCE = 1 << 22  # numbers: bounds the memory of the check for finite values
 _SHUFFLE = 0x5EED  # sets the stream of the orders apart from the one that layers draw their parameters from
@@ -39,6 +40,14 @@ class Batch(NamedTuple):
     inputs: dict[str, Array]
     targets: dict[str, Array]
     weight: Array | None  # (k,)
+    masks: dict[str, Array] = {}  # noqa: RUF012  (T, k) by input: which steps count, of sequences of different lengths
+
+    def steps(self, begin: int, end: int) -> Batch:
+        """The steps from ``begin`` to before ``end`` of every sequence."""
+        inputs, targets, masks = (
+            {name: A[begin:end] for name, A in tree.items()} for tree in (self.inputs, self.targets, self.masks)
+        )
+        return Batch(inputs, targets, self.weight, masks)
 
 
 class Source:
@@ -46,8 +55,8 @@ class Source:
 
     Arguments:
         net: the network they are for.
-        x: (m, …), examples first; by name for several inputs; or `Rows`, with ``y`` None.
-        y: class indices (m,) or values (m, …); by name for several outputs.
+        x: (m, …), examples first, or `Sequences`; by name for several inputs; or `Rows`, with ``y`` None.
+        y: class indices (m,) or values (m, …), or `Sequences` of them for each step; by name for several outputs.
         sample_weight: how much each example counts (m,); scaled to mean 1.
         where: what to call the data in messages.
         predicting: True where targets are not needed, and not looked at.
@@ -71,8 +80,8 @@ class Source:
         if not (predicting or net.losses):
             raise ParameterError("the network has no loss", hint="make it with loss='softmax_cross_entropy', say")
         self.rows: Rows | None = x if is_rows(x) else None
-        self.inputs: dict[str, np.ndarray] = {}
-        self.targets: dict[str, np.ndarray] = {}
+        self.inputs: dict[str, np.ndarray | Sequences] = {}
+        self.targets: dict[str, np.ndarray | Sequences] = {}
         self.indices: np.ndarray | None = None  # which examples this is a part of; None is all
         if self.rows is not None:
             if y is not None:
@@ -98,37 +107,49 @@ class Source:
             part.weight = _with_mean_1(self.weight[indices])
         return part
 
+    def longest(self) -> int:
+        """The steps of the longest sequence."""
+        rows = self.indices if self.indices is not None else slice(None)
+        lengths = [int(x.lengths[rows].max()) if isinstance(x, Sequences) else x.shape[1] for x in self.inputs.values()]
+        return max(lengths, default=next(iter(self.net.inputs.values()))[0] or 1)
+
     def labels(self) -> np.ndarray | None:
         """Class indices (m,) where the only target is one class of several; what a split is stratified by."""
         if len(self.targets) != 1:
             return None
         ((name, Y),) = self.targets.items()
-        if not self.net.losses[name].of_classes or Y.size != Y.shape[-1]:
+        if isinstance(Y, Sequences) or not self.net.losses[name].of_classes or Y.size != Y.shape[-1]:
             return None
         return np.rint(Y.reshape(-1)[self._absolute(np.arange(self.count))]).astype(np.int64)
 
     def batch(self, chosen: np.ndarray, change: Callable[[Batch], Batch] | None = None) -> Batch:
         """The examples at the indices ``chosen``, on the engine, examples last; ``change`` is made before, in NumPy."""
         batch = self._gathered(chosen)
-        inputs, targets, weight = change(batch) if change else batch
+        inputs, targets, weight, masks = change(batch) if change else batch
         on_engine = self.net.ops.asarray
         return Batch(
             {name: on_engine(X) for name, X in inputs.items()},
             {name: on_engine(Y) for name, Y in targets.items()},
             None if weight is None else on_engine(weight),
+            {name: on_engine(mask) for name, mask in masks.items()},
         )
 
     def sample(self) -> Batch:
         """Examples evenly spaced, few enough to be cheap whatever the size, as NumPy arrays."""
-        numbers = sum(map(math.prod, self.net.inputs.values()))
+        numbers = sum(math.prod(n or 64 for n in shape) for shape in self.net.inputs.values())
         wanted = min(1024, max(16, CHECKED_AT_ONCE // max(1, numbers)))
         return self._gathered(np.unique(np.linspace(0, self.count - 1, wanted).astype(np.int64)))
 
     def fingerprint(self) -> str:
         """Tells this data from other data by a `sample`."""
-        inputs, targets, weight = self.sample()
+        inputs, targets, weight, masks = self.sample()
         digest = hashlib.sha256(str(self.count).encode())
-        for values in [*inputs.values(), *targets.values(), *([] if weight is None else [weight])]:
+        for values in [
+            *inputs.values(),
+            *targets.values(),
+            *([] if weight is None else [weight]),
+            *masks.values(),
+        ]:
             digest.update(values.tobytes())
         return digest.hexdigest()[:16]
 
@@ -137,8 +158,20 @@ class Source:
         indices = self._absolute(chosen)
         if self.rows is not None:
             return self._fetched(indices)._replace(weight=weight)
-        inputs = {name: self.net.ops.examples_last(x, indices, self.net.dtype) for name, x in self.inputs.items()}
-        return Batch(inputs, {name: Y[..., indices] for name, Y in self.targets.items()}, weight)
+        inputs, masks = {}, {}
+        for name, x in self.inputs.items():
+            if isinstance(x, Sequences):
+                X, mask = x.batch(indices)
+                inputs[name] = X.astype(self.net.dtype, copy=False)
+                if mask is not None:
+                    masks[name] = mask
+            else:
+                inputs[name] = self.net.ops.examples_last(x, indices, self.net.dtype)
+        targets = {
+            name: Y.batch(indices)[0] if isinstance(Y, Sequences) else Y[..., indices]
+            for name, Y in self.targets.items()
+        }
+        return Batch(inputs, targets, weight, masks)
 
     def _absolute(self, chosen: np.ndarray) -> np.ndarray:
         return chosen if self.indices is None else self.indices[chosen]
@@ -158,25 +191,64 @@ class Source:
 
     def _checked(self, name: str, values: Any) -> np.ndarray:
         where, shape = self._place("x", name), self.net.inputs[name]
+        if isinstance(values, Sequences):
+            return self._checked_sequences(values, shape, where)
         x = _as_numbers(values, where)
         if x.ndim == 1 and shape == (1,):
             x = x[:, None]
-        if x.ndim == 0 or x.shape[1:] != shape:
+        if x.ndim == 0 or not fits(x.shape[1:], shape):
             raise ShapeError(
                 "the examples do not fit the network's input",
                 where=where,
-                expected=_with_m(shape),
+                expected=written("m", *shape),
                 got=x.shape,
                 hint=_swapped(x.shape, shape),
             )
-        largest = np.finfo(self.net.dtype).max
-        at_once = max(1, CHECKED_AT_ONCE // max(1, math.prod(shape)))
-        for start in range(0, len(x) if x.dtype.kind == "f" else 0, at_once):
-            fits = np.abs(x[start : start + at_once]) <= largest
-            if not fits.all():
-                bad = tuple(int(i) for i in np.argwhere(~fits)[0])
-                raise _unfit(x[start + bad[0]][bad[1:]], where, start + bad[0], bad[1:], values)
+        for bad in self._unfit(x):
+            raise _unfit(x[bad], where, bad[0], bad[1:], values)
         return x
+
+    def _checked_sequences(self, x: Sequences, shape: tuple[int | None, ...], where: str) -> Sequences:
+        if not fits(x.values.shape[1:], shape[1:]) or not shape:
+            raise ShapeError(
+                "the steps of the sequences do not fit the network's input",
+                where=where,
+                expected=f"sequences {written(*shape)}",
+                got=f"sequences {written(None, *x.values.shape[1:])}",
+            )
+        wrong = np.flatnonzero(x.lengths != shape[0]) if shape[0] is not None else []
+        if len(wrong) and (x.lengths > shape[0]).any():
+            raise ShapeError(
+                "a sequence longer than the network's input",
+                where=f"{where}, example {int(np.argmax(x.lengths > shape[0]))}",
+                expected=f"at most {shape[0]} steps",
+                got=int(x.lengths.max()),
+                hint=f"a network of any length: input_shape={(None, *shape[1:])}",
+            )
+        if len(wrong):
+            raise ShapeError(
+                "sequences of different lengths for a network of one length",
+                where=where,
+                expected=f"{shape[0]} steps",
+                got=f"{x.lengths.min()} to {x.lengths.max()} steps",
+                hint=f"a network of any length: input_shape={(None, *shape[1:])}",
+            )
+        for bad in self._unfit(x.values):
+            example = int(np.searchsorted(np.cumsum(x.lengths), bad[0], side="right"))
+            step = int(bad[0] - x.lengths[:example].sum())
+            raise _unfit(x.values[bad], where, example, (step, *bad[1:]), None)
+        return x
+
+    def _unfit(self, values: np.ndarray) -> Iterator[tuple[int, ...]]:
+        """Where the values cannot be the network's numbers, if anywhere."""
+        largest = np.finfo(self.net.dtype).max
+        at_once = max(1, CHECKED_AT_ONCE // max(1, math.prod(values.shape[1:])))
+        for start in range(0, len(values) if values.dtype.kind == "f" else 0, at_once):
+            fitting = np.abs(values[start : start + at_once]) <= largest
+            if not fitting.all():
+                first, *rest = (int(i) for i in np.argwhere(~fitting)[0])
+                yield (start + first, *rest)
+                return
 
     def _checked_targets(self, y: Any) -> dict[str, np.ndarray]:
         if y is None:
@@ -184,6 +256,9 @@ class Source:
         targets = {}
         for name, values in self.net.named(y, self.net.outputs, "y").items():
             loss, shape, where = self.net.losses[name], self.net.outputs[name], self._place("y", name)
+            if isinstance(values, Sequences):
+                targets[name] = self._checked_step_targets(values, loss, shape, where)
+                continue
             Y = _as_numbers(values, where, labels=loss.of_classes)
             try:
                 targets[name] = loss.targets(
@@ -193,10 +268,41 @@ class Source:
                 if problem.where != where:
                     raise
                 of_classes = loss.of_classes and shape[-1] > 1  # a loss speaks of examples last, a user of them first
-                expected = f"class indices {_with_m(shape[:-1])}" if of_classes else _with_m(shape)
+                expected = f"class indices {written('m', *shape[:-1])}" if of_classes else written("m", *shape)
                 hint = _swapped(Y.shape, shape)
                 raise ShapeError(problem.problem, where=where, expected=expected, got=Y.shape, hint=hint) from None
         return targets
+
+    def _checked_step_targets(self, y: Sequences, loss: Any, shape: tuple[int | None, ...], where: str) -> Sequences:
+        """Targets of every step: all the steps checked as those of one long sequence."""
+        if len(shape) < 2:
+            raise ShapeError(
+                "a target for every step, and the network has one output for a whole sequence",
+                where=where,
+                expected=written("m", *shape),
+                got=repr(y),
+                hint="return_sequences=True in the last recurrent layer, and pl.TimeDistributed(pl.Dense(…)) behind it",
+            )
+        differing = {}
+        for name, x in self.inputs.items():
+            lengths = x.lengths if isinstance(x, Sequences) else np.full(len(x), x.shape[1] if x.ndim > 1 else 0)
+            differing[name] = lengths != y.lengths if len(lengths) == len(y) else np.zeros(1, bool)
+        if all(each.any() for each in differing.values()):
+            name, differs = next(iter(differing.items()))
+            wrong = int(np.argmax(differs))
+            x = self.inputs[name]
+            raise ShapeError(
+                "inputs and targets of different lengths",
+                where=f"{where}, example {wrong}",
+                expected=f"{len(x[wrong])} steps, as {self._place('x', name)} has",
+                got=f"{y.lengths[wrong]} steps",
+            )
+        try:
+            Y = loss.targets(y.values[..., None], (len(y.values), *shape[1:]), np.dtype(self.net.dtype), where=where)
+        except DataError as problem:
+            place = f"{where}, a step"
+            raise DataError(problem.problem, where=place, expected=problem.expected, got=problem.got) from None
+        return y.replaced(Y[..., 0])
 
     def _checked_weight(self, sample_weight: Any) -> np.ndarray:
         where = self._place("sample_weight")
@@ -210,7 +316,10 @@ class Source:
 
     def _common_count(self) -> int:
         counts = {self._place("x", name): len(x) for name, x in self.inputs.items()}
-        counts |= {self._place("y", name): Y.shape[-1] for name, Y in self.targets.items()}
+        counts |= {
+            self._place("y", name): len(Y) if isinstance(Y, Sequences) else Y.shape[-1]
+            for name, Y in self.targets.items()
+        }
         if len(set(counts.values())) > 1:
             got = ", ".join(f"{place}: m = {m}" for place, m in counts.items())
             raise ShapeError("different numbers of examples", where=self.where or None, got=got)
@@ -219,7 +328,7 @@ class Source:
 
 def is_rows(x: Any) -> bool:
     """Whether ``x`` is fetched as needed (`Rows`) and no array or table of arrays."""
-    return hasattr(x, "take") and not hasattr(x, "__array__")
+    return hasattr(x, "take") and not hasattr(x, "__array__") and not isinstance(x, Sequences)
 
 
 def order(m: int, *, seed: int, epoch: int, shuffle: bool) -> np.ndarray:
@@ -251,7 +360,11 @@ def _as_numbers(values: Any, where: str, *, labels: bool = False) -> np.ndarray:
         array = np.asarray(values)
     except ValueError as ragged:
         raise DataError(
-            "not a rectangular array", where=where, expected="examples of one shape", got=str(ragged)
+            "not a rectangular array",
+            where=where,
+            expected="examples of one shape",
+            got=str(ragged),
+            hint="sequences of different lengths: pl.Sequences(…)",
         ) from None
     if array.dtype.kind not in "fiub":
         hint = "make each column numbers first; a sparse matrix: x.toarray()"
@@ -283,10 +396,6 @@ def _with_mean_1(weight: np.ndarray) -> np.ndarray:
     return (weight / mean).astype(weight.dtype)
 
 
-def _with_m(shape: tuple[int, ...]) -> str:
-    return f"({', '.join(map(str, ('m', *shape)))}{'' if shape else ','})"
-
-
 def _swapped(got: tuple[int, ...], shape: tuple[int, ...]) -> str | None:
     if got == shape:
         return "one example is a batch of one: x[None]"
@@ -294,6 +403,8 @@ def _swapped(got: tuple[int, ...], shape: tuple[int, ...]) -> str | None:
         return "examples come first here: np.moveaxis(…, -1, 0), or .T for a table"
     if len(got) == 4 and len(shape) == 3 and (got[3], got[1], got[2]) == shape:
         return "the channel axis comes before height and width: np.moveaxis(x, -1, 1)"
+    if None in shape:
+        return None
     if len(shape) == 1 and len(got) > 2 and int(np.prod(got[1:])) == shape[0]:
         return "flatten each example: x.reshape(len(x), -1), or begin the network with pl.Flatten()"
     if len(shape) == 3 and len(got) == 3 and shape == (1, *got[1:]):

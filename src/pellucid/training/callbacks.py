@@ -214,6 +214,6 @@ def _statistics(training: Training) -> dict[str, Any]:
 
     if any(isinstance(step.layer, BatchNorm) for step in net.steps):
         for index, batch in enumerate(training.batches(training.epoch)):
-            mode = Mode(True, net.ops.random_key(training.seed, training.t + index))
+            mode = Mode(True, net.ops.random_key(training.seed, training.t + index), mask=net.masks(batch.masks))
             net.forward_pass(training.params, training.state, batch.inputs, mode, observer=Statistics())
     return state

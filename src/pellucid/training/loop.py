@@ -26,7 +26,7 @@ from pellucid.runs import Run
 from pellucid.training.augment import Augmenter
 from pellucid.training.batches import Batch, Source, is_rows, order, whole_number
 from pellucid.training.callbacks import Callback
-from pellucid.training.measuring import Seen, joined, judged, layer_norms, measured, metrics_of
+from pellucid.training.measuring import Seen, judged, layer_norms, measured, metrics_of, seen
 from pellucid.training.progress import shown
 from pellucid.training.split import split_indices
 from pellucid.trees import Tree, flatten, leaves, tree_map, unflatten
@@ -49,6 +49,7 @@ def fit(
     callbacks: Iterable[Callback] = (),
     augment: Any = (),
     shuffle: bool = True,
+    truncate: int | tuple[int, int] | None = None,
     seed: int | None = None,
     layer_statistics: bool = False,
     progress: bool | str = "auto",
@@ -75,7 +76,10 @@ def fit(
         callbacks: such as `EarlyStopping`.
         augment: changes of the training images, such as ``["shift(2)", "horizontal_flip"]``, applied in this order;
             see `pellucid.training.augment`. Validation examples are never changed.
-        shuffle: False keeps the examples in their order.
+        shuffle: False keeps the examples in their order, as stateful layers need it.
+        truncate: (k1, k2) or k for (k, k): truncated back-propagation through time. An update after every k1 steps of
+            the sequences, its gradient going back through the last k2 of them, the state being carried on; for
+            networks with an output at every step. None goes back through all the steps (Williams and Peng 1990).
         seed: of shuffling, of the split and of dropout; None is the network's.
         layer_statistics: True records every layer's gradient norm, weight norm and update-to-weight ratio.
         progress: ``"auto"``: a bar on a terminal, lines elsewhere; False: nothing.
@@ -108,6 +112,7 @@ def fit(
         callbacks=[*checked_callbacks(callbacks), *shown(progress)],
         augment=augment,
         shuffle=shuffle,
+        truncate=truncate,
         seed=seed,
         layer_statistics=layer_statistics,
         run=directory,
@@ -148,7 +153,8 @@ class Training:
         epoch: epochs done.
         batch: updates done in the present epoch.
         t: updates done in all.
-        updates_per_epoch: how many batches the examples make.
+        batches_per_epoch: how many batches the examples make.
+        updates_per_epoch: as many; more with truncated back-propagation.
         history: the epochs' records, and why the training was stopped if it was.
         validation: the examples held out, or None.
     """
@@ -170,6 +176,7 @@ class Training:
         run: Run | None,
         checkpoint_seconds: float,
         augment: Any = (),
+        truncate: int | tuple[int, int] | None = None,
     ) -> None:
         self.net, self.ops = net, net.ops
         self.seed = net.seed if seed is None else whole_number("seed", seed, least=0)
@@ -177,7 +184,10 @@ class Training:
         self.source, self.validation = _held_out(net, source, validation, self.seed)
         self.epochs = whole_number("epochs", epochs)
         self.batch_size = len(self.source) if batch_size is None else whole_number("batch_size", batch_size)
-        self.updates_per_epoch = math.ceil(len(self.source) / self.batch_size)
+        self.batches_per_epoch = math.ceil(len(self.source) / self.batch_size)
+        self.truncate = _checked_truncation(net, truncate)
+        windows = math.ceil(self.source.longest() / self.truncate[0]) if self.truncate else 1
+        self.updates_per_epoch = windows * self.batches_per_epoch
         self.metrics = metrics_of(net, metrics)
         self.augmenter = Augmenter(augment, net, self.source, self.seed)
         self.callbacks, self.shuffle, self.layer_statistics = list(callbacks), shuffle, layer_statistics
@@ -185,6 +195,20 @@ class Training:
         if not checkpoint_seconds >= 0:
             raise ParameterError("checkpoint_seconds must be ≥ 0", where="fit", got=repr(checkpoint_seconds))
         _check_batches(net, len(self.source), self.batch_size)
+        if net.stateful and shuffle:
+            raise ParameterError(
+                "stateful layers go on where the batch before ended, and shuffling mixes the sequences",
+                where="fit",
+                expected="shuffle=False",
+                got=", ".join(sorted(net.stateful)),
+            )
+        if net.stateful and len(self.source) % self.batch_size:
+            raise ParameterError(
+                "stateful layers need batches of one size",
+                where="fit",
+                expected=f"a batch_size that divides {len(self.source)}",
+                got=f"batch_size={self.batch_size}",
+            )
 
         self.params, self.state = parameters.copied(net.parameters), net.state
         self.slots = tree_map(lambda slot: self.ops.asarray(slot), self.optimizer.init(self.params))
@@ -248,6 +272,8 @@ class Training:
 
     def _run_epoch(self, interruption: _Interruption) -> None:
         started = time.monotonic() - self._tally.seconds
+        if not self.batch:
+            self.state = {**self.state, **self.net.fresh_state()}
         for batch in self.batches(self.epoch, self.batch):
             self._run_batch(batch)
             now = time.monotonic()
@@ -261,32 +287,74 @@ class Training:
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """What an epoch trains on, from its batch ``first`` on: in its order, augmented; the same whenever asked."""
         examples = order(len(self.source), seed=self.seed, epoch=epoch, shuffle=self.shuffle)
-        for index in range(first, self.updates_per_epoch):
+        for index in range(first, self.batches_per_epoch):
             chosen = examples[index * self.batch_size : (index + 1) * self.batch_size]
             yield self.source.batch(chosen, partial(self.augmenter, epoch=epoch, index=index))
 
     def _run_batch(self, batch: Batch) -> None:
-        inputs, targets, weight = batch
-        key = self.ops.random_key(self.seed, self.t)
-        self.t += 1
-        self.params, self.state, self.slots, cost, loss, outputs, layers = self._step(
-            self.params, self.state, self.slots, inputs, targets, weight, key, self.learning_rate, self.t
-        )
+        count = next(iter(batch.inputs.values())).shape[-1]
+        if self.truncate:
+            cost, loss, layers = self._run_truncated(batch, *self.truncate)
+        else:
+            cost, loss, layers, _ = self._run_update(batch, self.net.masks(batch.masks))
         self.batch += 1
-        count = next(iter(inputs.values())).shape[-1]
-        self._tally.add(count, cost, loss, layers, (outputs, targets, weight) if self.metrics else None)
+        self._tally.add(count, cost, loss, layers)
         if self.batch % CHECKED_EVERY == 0:
             self._check_finite()
 
-    def _update(self, params, state, slots, inputs, targets, weight, key, learning_rate, t):
+    def _run_update(self, batch: Batch, masks: Tree, carry: Tree | None = None, keep: int | None = None) -> Any:
+        """One update on a batch, or on a part of it that starts from ``carry``; cost, loss, layers and what it carries.
+
+        With ``carry`` what the layers with memory carry comes back too, after ``keep`` steps of the part.
+        """
+        key = self.ops.random_key(self.seed, self.t)
+        self.t += 1
+        state = self.state if carry is None else {**self.state, **carry}
+        self.params, state, self.slots, cost, loss, outputs, layers, carried = self._step(
+            self.params, state, self.slots, *batch[:3], masks, key, self.learning_rate, self.t, keep
+        )
+        self.state = {name: state[name] for name in self.state}
+        if self.metrics:
+            self._tally.seen.append(seen(self.net, batch, outputs, masks))
+        return cost, loss, layers, carried
+
+    def _update(self, params, state, slots, inputs, targets, weight, masks, key, learning_rate, t, keep=None):
         """One iteration and its update: pure, but for the trees that are given away to the engine."""
-        done = self.net.iteration(params, state, inputs, targets, weight=weight, mode=Mode(True, key))
+        mode = Mode(True, key, mask=masks)
+        done = self.net.iteration(params, state, inputs, targets, weight=weight, mode=mode)
         before = parameters.copied(params) if self.layer_statistics else None
         params, slots = self.optimizer.update(self.ops, params, done.grads, slots, learning_rate=learning_rate, t=t)
         params = self.net.projected(params)
         layers = layer_norms(self.ops.xp, before, params, done.grads) if before else {}
         loss = done.losses.mean() if self.net.penalties else done.cost
-        return params, done.state, slots, done.cost, loss, done.outputs, layers
+        carried = None if keep is None else self.net.carried(done.caches, keep)
+        return params, done.state, slots, done.cost, loss, done.outputs, layers, carried
+
+    def _run_truncated(self, batch: Batch, k1: int, k2: int) -> tuple[Any, Any, dict[str, Any]]:
+        """Truncated back-propagation through time: updates on windows of k2 steps, k1 further each time.
+
+        Each counts the losses of its last k1 steps, those that no window before it has counted.
+        """
+        T = len(next(iter(batch.inputs.values())))
+        carry = {**self.net.start(), **{name: self.state[name] for name in self.net.stateful}}
+        total_loss: Any = 0.0
+        penalty: Any = 0.0
+        layers: dict[str, Any] = {}
+        begin = 0
+        for counted in range(0, T, k1):
+            end = min(counted + k1, T)
+            window = batch.steps(begin, end)
+            masks = self.net.masks(window.masks)
+            for name, Y in window.targets.items() if counted > begin else ():
+                own = self.ops.xp.broadcast_to(
+                    self.ops.xp.arange(begin, end)[:, None] >= counted, (end - begin, Y.shape[-1])
+                )
+                mask = self.net.loss_mask(masks, name)
+                masks[f"loss/{name}"] = own if mask is None else own & mask
+            following = min(end, max(0, min(end + k1, T) - k2))
+            cost, loss, layers, carry = self._run_update(window, masks, carry, following - begin)
+            total_loss, penalty, begin = total_loss + loss, cost - loss, following
+        return total_loss + penalty, total_loss, layers
 
     def _finish_epoch(self, started: float) -> None:
         self._check_finite()
@@ -371,6 +439,7 @@ class Training:
             "batch_size": self.batch_size,
             "seed": self.seed,
             "shuffle": self.shuffle,
+            "truncate": self.truncate,
             "augment": [config(each) for each in self.augmenter.given] or None,
             "engine": self.ops.name,
             "layer_statistics": self.layer_statistics,
@@ -469,13 +538,11 @@ class _Tally:
         self.seconds = 0.0
         self.checked = 0  # how many of the costs were found finite
 
-    def add(self, count: int, cost: Any, loss: Any, layers: dict[str, Any], seen: Any) -> None:
+    def add(self, count: int, cost: Any, loss: Any, layers: dict[str, Any]) -> None:
         self.counts.append(count)
         self.costs.append(cost)
         self.losses.append(loss)
         self.layers = tree_map(lambda a, b: a + b, self.layers, layers) if self.layers else layers
-        if seen:
-            self.seen.append(seen)
 
     def averages(self, *, with_cost: bool) -> dict[str, float]:
         quantities = {"loss": self.losses, **({"cost": self.costs} if with_cost else {})}
@@ -490,8 +557,7 @@ class _Tally:
         for name in ("counts", "costs", "losses"):
             tree[name] = np.array([float(each) for each in getattr(self, name)], dtype=np.float64)
         if self.seen:
-            outputs, targets, weight = joined(self.seen)
-            tree["seen"] = {"outputs": outputs, "targets": targets, **({} if weight is None else {"weight": weight})}
+            tree["seen"] = {str(index): _known(each._asdict()) for index, each in enumerate(self.seen)}
         return tree
 
     @classmethod
@@ -501,9 +567,17 @@ class _Tally:
         tally.counts = [int(each) for each in tree.get("counts", ())]
         tally.costs, tally.losses = list(tree.get("costs", ())), list(tree.get("losses", ()))
         tally.checked = len(tally.costs)
-        if "seen" in tree:
-            tally.seen.append((tree["seen"]["outputs"], tree["seen"]["targets"], tree["seen"].get("weight")))
+        for index in range(len(tree.get("seen", ()))):
+            tally.seen.append(Seen(**{"weight": None, "masks": {}, **tree["seen"][str(index)]}))
         return tally
+
+
+def _known(tree: Tree) -> Tree:
+    """The tree without what is None or empty."""
+    known = {name: _known(leaf) if isinstance(leaf, dict) else leaf for name, leaf in tree.items()}
+    return {
+        name: leaf for name, leaf in known.items() if leaf is not None and not (isinstance(leaf, dict) and not leaf)
+    }
 
 
 class _Interruption:
@@ -572,6 +646,38 @@ def _held_out(net: Network, source: Source, validation: Any, seed: int) -> tuple
         expected="a share, a number, or (x, y)",
         got=type(validation).__name__,
     )
+
+
+def _checked_truncation(net: Network, truncate: Any) -> tuple[int, int] | None:
+    if truncate is None:
+        return None
+    k1, k2 = truncate if isinstance(truncate, (tuple, list)) and len(truncate) == 2 else (truncate, truncate)
+    k1, k2 = whole_number("truncate", k1), whole_number("truncate", k2)
+    if k2 < k1:
+        raise ParameterError(
+            "k2, the steps that an update goes back through, are fewer than the k1 steps between updates",
+            where="truncate",
+            expected="(k1, k2) with k1 ≤ k2",
+            got=(k1, k2),
+        )
+    for step in net.steps:
+        if not (step.layer.any_length and step.layer.causal):
+            raise ParameterError(
+                f"{step.label} needs the whole sequence",
+                where="truncate",
+                expected="layers that go from step to step, such as SimpleRNN, LSTM, GRU and TimeDistributed",
+                got=repr(step.layer),
+            )
+    for name, shape in net.outputs.items():
+        if len(shape) < 2:
+            raise ParameterError(
+                "truncated back-propagation needs an output at every step",
+                where=f"truncate, {name}",
+                expected="(T, n)",
+                got=shape,
+                hint="return_sequences=True in the last recurrent layer, and pl.TimeDistributed(pl.Dense(…)) behind it",
+            )
+    return k1, k2
 
 
 def _check_several_classes(source: Source) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,24 +11,56 @@ from pellucid.errors import ParameterError, unknown
 from pellucid.layers.base import Mode
 from pellucid.network.base import Network
 from pellucid.optimizers import global_norm
-from pellucid.training.batches import Source, consecutive, whole_number
+from pellucid.sequences import Sequences, steps_as_examples
+from pellucid.training.batches import Batch, Source, consecutive, whole_number
 from pellucid.trees import Tree, tree_map
 
-Seen = tuple[dict[str, Any], dict[str, Any], Any]
-"""Outputs and targets by name and the weights (or None) of a batch, which metrics are computed from."""
+
+class Seen(NamedTuple):
+    """What metrics are computed from, of one batch.
+
+    Attributes:
+        outputs, targets: by name of the output.
+        weight: of the examples (m,), or None.
+        masks: which steps of the outputs count, (T, m), of those where not all do.
+    """
+
+    outputs: dict[str, Any]
+    targets: dict[str, Any]
+    weight: Any
+    masks: dict[str, Any]
 
 
 def predict(net: Network, x: Any, *, batch_size: int = 1024) -> Any:
     """What the network says of examples-first data; see `Network.predict`."""
     source = Source(net, x, predicting=True)
     made: dict[str, list[np.ndarray]] = {name: [] for name in net.outputs}
+    lengths: dict[str, list[np.ndarray | None]] = {name: [] for name in net.outputs}
+    state = net.state
     for batch in consecutive(source, whole_number("batch_size", batch_size)):
-        outputs, _ = net.forward_pass(net.parameters, net.state, batch.inputs, Mode(False))
+        mode = Mode(False, mask=net.masks(batch.masks))
+        outputs, caches = net.forward_pass(net.parameters, state, batch.inputs, mode)
+        state = net.next_state(state, caches) if net.stateful else state
         for name, A in outputs.items():
             said = net.losses[name].predict(net.ops, A) if name in net.losses else A
             made[name].append(np.moveaxis(net.ops.to_numpy(said), -1, 0))
-    whole = {name: np.ascontiguousarray(np.concatenate(parts)) for name, parts in made.items()}
+            mask = mode.mask.get(net.ends[name])
+            lengths[name].append(None if mask is None else net.ops.to_numpy(mask).sum(axis=0))
+    whole = {name: _whole(parts, lengths[name]) for name, parts in made.items()}
+    if net.stateful:
+        net.adopt(net.parameters, state)
     return whole["output"] if net.single else whole
+
+
+def _whole(parts: list[np.ndarray], lengths: list[np.ndarray | None]) -> Any:
+    """The batches' outputs as one array; as `Sequences` where there is an output for each of differing steps."""
+    if all(each is None for each in lengths) and len({part.shape[1:] for part in parts}) == 1:
+        return np.ascontiguousarray(np.concatenate(parts))
+    padded = zip(parts, lengths, strict=True)
+    each = [Sequences.padded(A, np.full(len(A), A.shape[1]) if n is None else n) for A, n in padded]
+    return Sequences.joined(
+        np.concatenate([part.values for part in each]), np.concatenate([part.lengths for part in each])
+    )
 
 
 def evaluate(
@@ -60,48 +91,62 @@ def measured(
 ) -> dict[str, float]:
     """Mean loss and metrics of a source, with the network's own parameters or those given."""
     params, state = net.parameters if params is None else params, net.state if state is None else state
+    if net.stateful:  # these are other sequences than those that were run before
+        state = {**state, **net.fresh_state()}
     totals: dict[str, float] = dict.fromkeys(net.losses, 0.0)
-    seen = []
-    for inputs, targets, weight in consecutive(source, batch_size):
-        outputs, _ = net.forward_pass(params, state, inputs, Mode(False))
+    batches = []
+    for batch in consecutive(source, batch_size):
+        mode = Mode(False, mask=net.masks(batch.masks))
+        outputs, caches = net.forward_pass(params, state, batch.inputs, mode)
+        state = net.next_state(state, caches) if net.stateful else state
         for name, loss in net.losses.items():
-            each, _ = loss.forward(net.ops, outputs[name], targets[name])
-            each = net.ops.to_numpy(each if weight is None else each * weight)
+            mask = net.loss_mask(mode.mask, name)
+            each, _ = loss.masked_forward(net.ops, outputs[name], batch.targets[name], mask)
+            each = net.ops.to_numpy(each if batch.weight is None else each * batch.weight)
             totals[name] += float(each.sum(dtype=np.float64))
         if chosen:
-            seen.append((outputs, targets, weight))
+            batches.append(seen(net, batch, outputs, mode.mask))
     means = {name: total / len(source) for name, total in totals.items()}
     values = {"loss": sum(net.loss_weights[name] * mean for name, mean in means.items())}
     if len(means) > 1:
         values |= {f"{name}_loss": mean for name, mean in means.items()}
-    return values | judged(net, chosen, seen)
+    return values | judged(net, chosen, batches)
 
 
-def joined(seen: list[Seen]) -> Seen:
-    """Batches as one."""
-
-    def join(arrays: Sequence[Any]) -> np.ndarray:
-        return np.concatenate([np.asarray(each) for each in arrays], axis=-1)
-
-    outputs, targets, weights = zip(*seen, strict=True)
-    weight = None if weights[0] is None else join(weights)
-    by_name = [{name: join([each[name] for each in trees]) for name in trees[0]} for trees in (outputs, targets)]
-    return by_name[0], by_name[1], weight
+def seen(net: Network, batch: Batch, outputs: dict[str, Any], masks: dict[str, Any]) -> Seen:
+    """What metrics are computed from, of a batch and the outputs for it, with the masks by label."""
+    own = {name: net.loss_mask(masks, name) for name in net.losses}
+    return Seen(outputs, batch.targets, batch.weight, {name: mask for name, mask in own.items() if mask is not None})
 
 
-def judged(net: Network, chosen: dict[str, list[metrics.Metric]], seen: list[Seen]) -> dict[str, float]:
+def told(net: Network, output: str, batches: list[Seen]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Predictions, truth and weights of an output, for metrics: one row for each example, or step of a sequence."""
+    predictions, truth, weights = [], [], []
+    for outputs, targets, weight, masks in batches:
+        A, Y = net.ops.asarray(outputs[output]), net.ops.asarray(targets[output])
+        weight = None if weight is None else net.ops.to_numpy(weight)
+        if A.ndim == 3:
+            mask = masks.get(output)
+            if weight is not None:
+                weight = np.broadcast_to(weight, (len(A), len(weight)))
+                weight = weight.reshape(-1) if mask is None else weight[net.ops.to_numpy(mask)]
+            A, Y = (steps_as_examples(net.ops.xp, each, mask) for each in (A, Y))
+        said, true = net.losses[output].judged(net.ops, A, Y)
+        predictions.append(said)
+        truth.append(true)
+        weights.append(None if weight is None else np.repeat(weight, len(true) // len(weight)))
+    weight = None if weights[0] is None else np.concatenate(weights)
+    return np.concatenate(predictions), np.concatenate(truth), weight
+
+
+def judged(net: Network, chosen: dict[str, list[metrics.Metric]], batches: list[Seen]) -> dict[str, float]:
     """The metrics of what was seen batch by batch."""
     values: dict[str, float] = {}
-    if not chosen or not seen:
-        return values
-    outputs, targets, weight = joined(seen)
-    for output, wanted in chosen.items():
-        A, Y = net.ops.asarray(outputs[output]), net.ops.asarray(targets[output])
-        predictions, truth = net.losses[output].judged(net.ops, A, Y)
-        each_weight = None if weight is None else np.repeat(weight, len(truth) // len(weight))
+    for output, wanted in chosen.items() if batches else ():
+        predictions, truth, weight = told(net, output, batches)
         for metric in wanted:
             name = metric.name if len(net.outputs) == 1 else f"{output}_{metric.name}"
-            values[name] = float(metric.compute(predictions, truth, sample_weight=each_weight))
+            values[name] = float(metric.compute(predictions, truth, sample_weight=weight))
     return values
 
 

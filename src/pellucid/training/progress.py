@@ -41,9 +41,14 @@ class Bar(Callback):
             console=self._console,
             transient=True,
         )
-        total = training.epochs * training.updates_per_epoch
+        total = training.epochs * training.batches_per_epoch
         self._task = self._bar.add_task(
-            "", total=total, completed=training.t, epoch=training.epoch + 1, epochs=training.epochs, loss="…"
+            "",
+            total=total,
+            completed=training.epoch * training.batches_per_epoch + training.batch,
+            epoch=training.epoch + 1,
+            epochs=training.epochs,
+            loss="…",
         )
         self._drawn = 0.0
         self._bar.start()
@@ -53,7 +58,12 @@ class Bar(Callback):
         if now - self._drawn > 0.1:
             self._drawn = now
             loss = f"{training.last_loss():.4f}"
-            self._bar.update(self._task, completed=training.t, epoch=training.epoch + 1, loss=loss)
+            self._bar.update(
+                self._task,
+                completed=training.epoch * training.batches_per_epoch + training.batch,
+                epoch=training.epoch + 1,
+                loss=loss,
+            )
 
     def on_epoch(self, training: Training, record: dict[str, Any]) -> None:
         self._console.print(line(record, training.epochs), highlight=False)
