@@ -475,8 +475,8 @@ def find_rules(layer: Layer) -> None:
 
 
 def snake_case(name: str) -> str:
-    """``BatchNorm`` → ``batch_norm``, ``Conv2D`` → ``conv2d``."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "_", name).lower()
+    """``BatchNorm`` → ``batch_norm``, ``Conv2D`` → ``conv2d``, ``SimpleRNN`` → ``simple_rnn``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z](?:[a-z]|[A-Z]{2}))", "_", name).lower()
 
 
 def named(members: Sequence[Layer], inputs: Iterable[str] = ()) -> dict[Layer, str]:
