@@ -233,16 +233,26 @@ class _Recurrent(Layer):
             self.cell, params["U"], cache.states, cache.kept, cache.mask, dA_steps, d_last
         )
         m, H = dZ.shape[-1], cache.states[0]
-        dh = ops.affine_dA(params["U"], dV[1:])  # through the steps after; the last has none
-        dh = ops.xp.concatenate([dh, ops.xp.zeros_like(H[:1]) if d_last[0] is None else d_last[0][None]])
+        through, carried = ops.affine_dA(params["U"], dV), self._carried(cache)
+        dh = [ops.xp.zeros_like(H[0]) if d_last[0] is None else d_last[0]]
+        for t in range(len(dZ) - 1, -1, -1):
+            dh[0] = dh[0] if dA_steps is None else dh[0] + dA_steps[t]
+            passed = (
+                dh[0] * carried[t] if cache.mask is None else ops.xp.where(cache.mask[t], dh[0] * carried[t], dh[0])
+            )
+            dh.insert(0, through[t] + passed)
         values = {
             **self._between(cache),
-            "dh": dh if dA_steps is None else dh + dA_steps,
+            "dh": ops.xp.stack(dh[1:]),
             "dZ": dZ,
             "dW_steps": dZ @ cache.X.swapaxes(1, 2) / m,
             "dU_steps": dV @ H[:-1].swapaxes(1, 2) / m,
         }
         return {name: each[::-1] for name, each in values.items()} if self.reverse else values
+
+    def _carried(self, cache: _Cache) -> Any:
+        """The slope of every step's h by the h before it, beside what goes through U."""
+        return [0.0] * len(cache.X)
 
     def _between(self, cache: _Cache) -> dict[str, Array]:
         """The values of every step between A_prev and A."""
@@ -421,6 +431,9 @@ class GRU(_Recurrent):
             "dU_steps": f"the share of each step t: (1/m) dV[t] h[{before}]ᵀ",
             **({"dc": "(1/m) Σ_t Σ_columns dV[t], the last rows"} if self.use_bias else {}),
         }
+
+    def _carried(self, cache):
+        return cache.kept[0][:, self.units : 2 * self.units]
 
     def _between(self, cache):
         n, (gates, v) = self.units, cache.kept
