@@ -19,6 +19,7 @@ from pellucid.layers.activations import (
     Tanh,
     activations,
 )
+from pellucid.layers.attention import AdditiveAttention, Attention
 from pellucid.layers.base import PREDICT, Input, Layer, Mode, Node, layers
 from pellucid.layers.conv import Conv1D, Conv2D, ConvTranspose2D
 from pellucid.layers.dense import Dense
@@ -55,6 +56,8 @@ __all__ = [
     "SELU",
     "Activation",
     "Add",
+    "AdditiveAttention",
+    "Attention",
     "AveragePool1D",
     "AveragePool2D",
     "BatchNorm",
