@@ -24,6 +24,7 @@ VERBS = {
     "data": "the data sets that are known: list, card, fetch",
     "runs": "the runs there are: list, compare",
     "zoo": "the networks that have a name: list",
+    "tune": "search for the best hyperparameters, and check an old optimum again",
     "lab": "experiments that predict, measure and draw: list, filters, …",
 }
 

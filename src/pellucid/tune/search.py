@@ -1,0 +1,391 @@
+"""The search: trials claimed one by one from a study that any number of processes share, trained, and recorded."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pellucid.errors import EngineError, ParameterError, PellucidError, TrainingError, unknown
+from pellucid.experiment import Experiment, recipe_of
+from pellucid.history import History
+from pellucid.network import parameters
+from pellucid.network.base import Network
+from pellucid.runs import environment
+from pellucid.training.callbacks import Callback
+from pellucid.tune.space import Settings, Space, Wanted
+from pellucid.tune.storage import BEAT, GRACE, is_dead, open_storage, optuna, sign
+
+SAMPLERS = ("tpe", "random", "cmaes", "gp", "grid", "qmc")
+PRUNERS = ("median", "hyperband", "asha", "none")
+ATTEMPTS = 2  # how often a trial whose process was killed is begun at most
+REPEATS = 100  # settings in a row that were all tried before: then the space counts as searched through
+
+Plan = dict[str, Any]
+"""What a study is about, as plain values: data, split, net, fixed, space, seed, fingerprint,
+and ``network`` where the net is a file: its text."""
+
+
+class Trained(NamedTuple):
+    """What a training came to.
+
+    Attributes:
+        net: the network, with the parameters that are kept.
+        history: of its epochs.
+        epoch: whose parameters are kept.
+        validation, train: loss and metrics of that epoch.
+        seconds: it took.
+    """
+
+    net: Network
+    history: History
+    epoch: int
+    validation: dict[str, float]
+    train: dict[str, float]
+    seconds: float
+
+
+def train(
+    experiment: Experiment, plan: Plan, wanted: Wanted, *, seed: int | None = None, callbacks: Iterable[Callback] = ()
+) -> Trained:
+    """Train once, as ``pellucid train`` does with the same flags.
+
+    Arguments:
+        experiment: the data.
+        plan: of the study.
+        wanted: by the names of the flags, beside what the plan fixes.
+        seed: of parameters, order and dropout; None is the plan's. The split stays the plan's.
+        callbacks: to watch it.
+
+    Raises:
+        TrainingError: the loss is no longer finite.
+        ParameterError: settings that cannot be used together.
+    """
+    begun = time.monotonic()
+    seeds = {"seed": plan["seed"] if seed is None else seed}
+    net, training = experiment.settled(plan["net"], {**plan["fixed"], **wanted, **seeds})
+    history = experiment.fit(net, training, callbacks=callbacks, progress=False)
+    epoch = history.restored_epoch or len(history)
+    record = history.records[epoch - 1]
+    validation = record["validation"]
+    if not math.isfinite(validation["loss"]):
+        raise TrainingError("the validation loss is no longer finite", where=f"epoch {epoch}", got=validation["loss"])
+    return Trained(net, history, epoch, validation, record["train"], time.monotonic() - begun)
+
+
+class _Watcher(Callback):
+    """Tells the study how a trial does, and ends one that does badly."""
+
+    def __init__(self, trial: Any, prune: bool) -> None:
+        self.trial, self.prune, self.pruned, self._beaten = trial, prune, False, time.monotonic()
+
+    def on_update(self, training: Any) -> None:
+        if time.monotonic() - self._beaten > BEAT:
+            self._beaten = time.monotonic()
+            self.trial.set_user_attr("by", sign())
+
+    def on_epoch(self, training: Any, record: dict[str, Any]) -> None:
+        loss = record["validation"]["loss"]
+        if not math.isfinite(loss):
+            raise TrainingError("the validation loss is no longer finite", where=f"epoch {record['epoch']}", got=loss)
+        self.trial.report(loss, record["epoch"])
+        self.pruned = self.prune and self.trial.should_prune()
+        if self.pruned:
+            training.stop("pruned")
+
+
+class Search:
+    """A study open for work.
+
+    Arguments:
+        storage: its URL; see `pellucid.tune.storage.open_storage`.
+        name: of the study in it.
+        plan: what it is about; None for a study that is there already.
+        sampler, pruner: of `SAMPLERS` and `PRUNERS`.
+        worker: the number of this process among those that were started together; each draws its own settings.
+
+    Raises:
+        ParameterError: an unknown sampler or pruner; the study is about something else.
+    """
+
+    def __init__(
+        self,
+        storage: str,
+        name: str,
+        plan: Plan | None = None,
+        *,
+        sampler: str = "tpe",
+        pruner: str = "median",
+        worker: int = 0,
+    ) -> None:
+        for kind, given, known in (("sampler", sampler, SAMPLERS), ("pruner", pruner, PRUNERS)):
+            if given not in known:
+                raise unknown(kind, given, known, where=f"--{kind}")
+        package = optuna()
+        self._states = package.trial.TrialState
+        self.storage, self.sampler = open_storage(storage), sampler
+        if plan is None:
+            try:
+                self.study = package.load_study(study_name=name, storage=self.storage)
+            except KeyError:
+                there = [each.study_name for each in self.storage.get_all_studies()]
+                raise unknown("study", name, there, where=storage) from None
+            plan = self.study.user_attrs["plan"]
+        else:
+            self.study = package.create_study(
+                study_name=name, storage=self.storage, direction="minimize", load_if_exists=True
+            )
+            self._agree(plan, storage, name)
+        self.plan: Plan = plan
+        self.space = Space(plan["space"], plan["net"])
+        self.study.pruner = _pruner(pruner, self._most_epochs())
+        self._grid = self.space.grid() if sampler == "grid" else None
+        self.exhausted = False
+        if not self.study.get_trials(deepcopy=False):
+            self.study.enqueue_trial({}, user_attrs={"baseline": True})
+        count = len(self.study.get_trials(deepcopy=False))
+        seeds = np.random.SeedSequence([plan["seed"], *([] if sampler == "qmc" else [worker, count])]).generate_state(2)
+        self._drawing, self._other = _sampler(sampler, int(seeds[0])), _sampler("random", int(seeds[1]))
+        self.study.sampler = self._drawing
+
+    def _agree(self, plan: Plan, storage: str, name: str) -> None:
+        there = self.study.user_attrs.get("plan")
+        if there is None:
+            self.study.set_user_attr("plan", plan)
+            return
+        for part in plan:
+            if part not in ("data", "net") and plan[part] != there.get(part):
+                what = {"fingerprint": "other data", "network": "another network file"}.get(part, f"another {part}")
+                recheck = "--recheck measures an old optimum on new data"
+                raise ParameterError(
+                    f"this study is about {what}",
+                    where=f"study {name} in {storage}",
+                    expected=_brief(there.get(part)),
+                    got=_brief(plan[part]),
+                    hint=recheck if part == "fingerprint" else "another --out, or --study, begins a new one",
+                )
+        for part, mine, theirs in (
+            ("net", os.path.basename(plan["net"]), os.path.basename(there["net"])),
+            ("reading of the data", _reading(plan), _reading(there)),
+        ):
+            if mine != theirs:
+                raise ParameterError(
+                    f"this study is about another {part}",
+                    where=f"study {name} in {storage}",
+                    expected=_brief(theirs),
+                    got=_brief(mine),
+                    hint="another --out, or --study, begins a new one",
+                )
+
+    def _most_epochs(self) -> int:
+        dimension = self.space.dimensions.get("epochs")
+        if dimension is None:
+            return recipe_of(self.plan["net"]).epochs
+        return int(max(dimension.choices) if dimension.choices else dimension.high)
+
+    # --- the loop -----------------------------------------------------------------------------------------------
+
+    def work(
+        self,
+        experiment: Experiment,
+        *,
+        trials: int | None = None,
+        until: float = math.inf,
+        told: Callable[[], None] = lambda: None,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Train trial after trial.
+
+        Arguments:
+            experiment: the data.
+            trials: the study's, by all processes; None is no bound.
+            until: no trial is begun after this moment of `time.monotonic`.
+            told: called after each trial.
+            wanted: whether to go on.
+        """
+        while wanted() and time.monotonic() < until:
+            self.recover()
+            claimed = self._claim(trials)
+            if claimed is None:
+                return
+            self._attempt(experiment, *claimed)
+            told()
+
+    def counted(self) -> list[Any]:
+        """The trials that count, begun or ended: not those that were begun again, or found to repeat another."""
+        trials = self.study.get_trials(deepcopy=False)
+        again = {each.user_attrs["retries"] for each in trials if "retries" in each.user_attrs}
+        return [
+            each
+            for each in trials
+            if each.state != self._states.WAITING and each.number not in again and not each.user_attrs.get("void")
+        ]
+
+    def recover(self) -> int:
+        """Find trials whose process was killed; each is begun again once. Returns how many there were."""
+        lost = 0
+        for trial in self.study.get_trials(deepcopy=False, states=(self._states.RUNNING,)):
+            by = trial.user_attrs.get("by")
+            if by is None:  # killed within the instant before it could sign, or about to sign
+                dead = (datetime.now() - trial.datetime_start).total_seconds() > GRACE
+            else:
+                dead = is_dead(by)
+            if dead:
+                who = f"process {by['process']} on {by['host']}" if by else "the process"
+                lost += self._lost(trial, "killed", f"{who} is gone", attempt=trial.user_attrs.get("attempt", 1) + 1)
+        return lost
+
+    def _lost(self, trial: Any, outcome: str, reason: str, *, attempt: int) -> bool:
+        """End a trial that nobody works on, and put its settings back into the queue; False: another was faster."""
+        finished = optuna().exceptions.UpdateFinishedTrialError
+        try:
+            self._note(trial, outcome, reason)
+            self.storage.set_trial_state_values(trial._trial_id, self._states.FAIL)
+        except finished:
+            return False
+        if attempt <= ATTEMPTS:
+            kept = {"baseline": True} if trial.user_attrs.get("baseline") else {}
+            self.study.enqueue_trial(
+                trial.params, user_attrs={**kept, "attempt": attempt, "retries": trial.number}, skip_if_exists=False
+            )
+        return True
+
+    def _claim(self, trials: int | None) -> tuple[Any, Settings] | None:
+        """A trial that is this process's alone and repeats no other; None where there is none to do."""
+        for repeats in range(REPEATS):
+            if trials is not None and len(self.counted()) >= trials:
+                return None
+            if self._grid is not None and not self._offer():
+                break
+            # A sampler that has learned nothing since would draw the same again.
+            self.study.sampler = self._other if repeats else self._drawing
+            trial = self.study.ask()
+            trial.set_user_attr("by", sign())
+            settings = {} if trial.user_attrs.get("baseline") else self.space.suggest(trial)
+            trial.set_user_attr("settings", settings)
+            if trials is not None and sum(each.number <= trial.number for each in self.counted()) > trials:
+                self._void(trial, "not needed", "another process began the last trial")
+                return None
+            twin = self._twin(trial.number, settings)
+            if twin is None:
+                return trial, settings
+            self._void(trial, "repeat", f"the settings of trial {twin}")
+        self.exhausted = True
+        return None
+
+    def _offer(self) -> bool:
+        """Put the next point of the grid into the queue; False where every one was tried."""
+        if self.study.get_trials(deepcopy=False, states=(self._states.WAITING,)):
+            return True
+        tried = [each.user_attrs.get("settings") for each in self.counted()]
+        for point in self._grid or ():
+            if point not in tried:
+                searched = {name: point[name] for name in self.space.searched if name in point}
+                self.study.enqueue_trial(searched, skip_if_exists=False)
+                return True
+        return False
+
+    def _twin(self, number: int, settings: Settings) -> int | None:
+        """The earlier trial with the same settings.
+
+        Of two that draw the same at the same moment the later must see the earlier's settings, so it waits until all
+        earlier ones have written theirs down (Lamport's bakery).
+        """
+        until = time.monotonic() + 30
+        while True:
+            earlier = [each for each in self.counted() if each.number < number]
+            drawing = [e for e in earlier if e.state == self._states.RUNNING and "settings" not in e.user_attrs]
+            if not drawing or time.monotonic() > until:
+                return next((each.number for each in earlier if each.user_attrs.get("settings") == settings), None)
+            time.sleep(0.01)
+
+    def _attempt(self, experiment: Experiment, trial: Any, settings: Settings) -> None:
+        states, watcher, begun = self._states, _Watcher(trial, prune=bool(settings)), time.monotonic()
+        outcome, reason, done = "complete", None, None
+        try:
+            done = train(experiment, self.plan, self.space.wanted(settings), callbacks=[watcher])
+            if watcher.pruned:
+                outcome, reason = "pruned", f"worse than others after epoch {len(done.history)}"
+        except (KeyboardInterrupt, SystemExit):
+            frozen = self.study.get_trials(deepcopy=False)[trial.number]
+            self._lost(frozen, "interrupted", "begun again later", attempt=frozen.user_attrs.get("attempt", 1))
+            raise
+        except TrainingError as problem:
+            outcome, reason = "diverged", str(problem).replace("\n ", ",")
+        except MemoryError as problem:
+            outcome, reason = "out of memory", str(problem) or "there was not enough"
+        except Exception as problem:
+            outcome, reason = "failed", problem.problem if isinstance(problem, PellucidError) else repr(problem)
+        result: dict[str, Any] = {"seconds": round(time.monotonic() - begun, 3)}
+        if done is not None:
+            result |= {"epochs": len(done.history), "best_epoch": done.epoch, "engine": done.net.ops.name}
+            result |= {"validation": done.validation, "train": done.train}
+            result["parameters"] = parameters.count(done.net.parameters)
+        state = {"complete": states.COMPLETE, "failed": states.FAIL}.get(outcome, states.PRUNED)
+        if not settings:
+            state = states.FAIL  # for Optuna: of a trial without drawn settings GP and CMA-ES would learn to draw none
+        value = done.validation["loss"] if done and state == states.COMPLETE else None
+        try:
+            engine = done.net.ops.name if done else self.plan["fixed"].get("engine", "auto")
+            where = environment(engine=engine, seed=self.plan["seed"], data_fingerprint=self.plan["fingerprint"])
+            trial.set_user_attr("environment", where)
+            self._note(trial, outcome, reason, **result)
+            self.study.tell(trial, value, state=state, skip_if_finished=True)
+        except optuna().exceptions.UpdateFinishedTrialError:
+            pass  # this process was silent for so long that another took it for dead and began the trial again
+
+    def _void(self, trial: Any, outcome: str, reason: str) -> None:
+        trial.set_user_attr("void", True)
+        self._note(trial, outcome, reason)
+        self.study.tell(trial, state=self._states.FAIL)
+
+    def _note(self, trial: Any, outcome: str, reason: str | None, **more: Any) -> None:
+        result = {"outcome": outcome, "reason": reason, **more}
+        self.storage.set_trial_user_attr(trial._trial_id, "result", result)
+
+
+def _sampler(name: str, seed: int) -> Any:
+    samplers = optuna().samplers
+    needs = {"cmaes": "cmaes", "gp": "torch", "qmc": "scipy"}
+    if name in needs:
+        _need(needs[name])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna calls some of them experimental
+        if name == "tpe":
+            return samplers.TPESampler(seed=seed, multivariate=True, group=True)
+        kinds = {"cmaes": samplers.CmaEsSampler, "gp": samplers.GPSampler, "qmc": samplers.QMCSampler}
+        return kinds.get(name, samplers.RandomSampler)(seed=seed)
+
+
+def _need(module: str) -> None:
+    import importlib.util
+
+    if importlib.util.find_spec(module) is None:
+        raise EngineError(f"this sampler needs {module}, which is not installed", hint=f"pip install {module}")
+
+
+def _pruner(name: str, epochs: int) -> Any:
+    pruners = optuna().pruners
+    if name == "median":
+        # Schedules that rise first look bad first, so a third of the epochs is waited for.
+        return pruners.MedianPruner(n_startup_trials=8, n_warmup_steps=epochs // 3, n_min_trials=5)
+    if name == "hyperband":
+        return pruners.HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=3)
+    if name == "asha":
+        return pruners.SuccessiveHalvingPruner(min_resource=max(1, epochs // 9), reduction_factor=3)
+    return pruners.NopPruner()
+
+
+def _reading(plan: Plan) -> dict[str, Any]:
+    return {name: value for name, value in plan["data"].items() if name != "source"}
+
+
+def _brief(value: Any) -> str:
+    text = str(value)
+    return text if len(text) < 200 else text[:200] + "…"

@@ -1,0 +1,255 @@
+"""`tune`: from data and a network's name to a study."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time as clock
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pellucid.errors import DataError, EngineError, ParameterError, unknown
+from pellucid.experiment import Experiment, is_file, recipe_of
+from pellucid.files import atomic_write, to_json
+from pellucid.network.base import Network
+from pellucid.tune.progress import Shown
+from pellucid.tune.search import Plan, Search
+from pellucid.tune.space import Space
+from pellucid.tune.storage import SCHEMES
+from pellucid.tune.study import Study, check_folder, folder_of
+
+TRIALS = 50
+FIXED = ("loss", "class_weight", "augment", "engine", "dtype", "metrics")
+"""What every trial has alike, by the names of the flags of ``pellucid train``."""
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_LOOK = 0.5  # seconds between two looks at what the workers have done
+JOB = "job.json"
+
+
+def tune(
+    x: Any,
+    y: Any = None,
+    *,
+    net: str | Network = "mlp",
+    space: Any = "defaults",
+    trials: int | None = None,
+    time: float | None = None,
+    jobs: int = 1,
+    storage: str | None = None,
+    study: str | None = None,
+    sampler: str = "tpe",
+    pruner: str = "median",
+    seed: int = 0,
+    validation: float | int = 0.1,
+    test: float | int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    progress: bool | str = "auto",
+    reading: dict[str, Any] | None = None,
+    **fixed: Any,
+) -> Study:
+    """Search for the hyperparameters with the lowest validation loss.
+
+    Every trial is the training that ``pellucid train`` would do with the same settings, data, split and seed; the first
+    is the network's recipe as it stands. A trial that does badly is ended early; one that diverges, runs out of memory
+    or whose process is killed is recorded as such, and the search goes on. The same call again goes on with the same
+    study, and any number of processes may work on one. The test examples are never looked at.
+
+    Arguments:
+        x: a file, a folder or a name of the catalog; or arrays, examples first (m, …), which are kept in the study's
+            folder.
+        y: the targets (m,) where x is an array.
+        net: a name of the zoo, a network file, or a network, of which the layers are taken.
+        space: ``"defaults"``, a TOML file or a dictionary; see `Space`.
+        trials: how many there are to be in all, whoever trains them; None is 50, or no bound where there is a ``time``.
+        time: seconds after which no further trial is begun.
+        jobs: processes to work in. The threads are shared out among them.
+        storage: where the study is kept; None is a journal file in ``out``. See `open_storage`.
+        study: its name in the storage; None is made of data and network.
+        sampler: ``"tpe"``, ``"random"``, ``"cmaes"``, ``"gp"``, ``"grid"`` or ``"qmc"``.
+        pruner: ``"median"``, ``"hyperband"``, ``"asha"`` or ``"none"``.
+        seed: of the split, of every training and of the sampler.
+        validation: share or number of the examples to validate on.
+        test: share or number of the examples that are kept out of it all; None is 0.1, and none for arrays.
+        out: the folder for the reports; None is ``tuning/DATA-NET``.
+        progress: ``"auto"`` or False.
+        reading: how the data are read, as options of `pellucid.data.load`, and ``standardize``, ``categories_as``.
+        fixed: what every trial has alike: loss, class_weight, augment, engine, dtype, metrics.
+
+    Returns:
+        The study.
+
+    Raises:
+        ParameterError: a setting that cannot be used; the study in this place is about something else.
+        DataError: data that cannot be trained on.
+        TrainingError: no trial came to its end.
+    """
+    for name in fixed:
+        if name not in FIXED:
+            raise unknown("argument", name, FIXED, where="tune")
+    if jobs < 1 or (trials is not None and trials < 1) or (time is not None and not time > 0):
+        got = {"jobs": jobs, "trials": trials, "time": time}
+        raise ParameterError("nothing could be done", where="tune", expected="1 or more", got=got)
+    if not validation > 0:
+        raise ParameterError("a search compares validation losses", where="tune, validation", got=repr(validation))
+    trials = TRIALS if trials is None and time is None else trials
+    of_arrays = not isinstance(x, (str, os.PathLike))
+    named = "arrays" if of_arrays else os.fspath(x)
+    kind = net if isinstance(net, str) else "network"
+    folder = Path(out) if out is not None else folder_of(named, kind)
+    if of_arrays:
+        named = _kept(x, y, folder)
+    elif y is not None:
+        raise ParameterError("these data have targets of their own", where="tune, y", hint="reading={'target': column}")
+    net_name = _network(net, folder)
+    plan: Plan = {
+        "data": _reading(named, net_name, reading or {}),
+        "split": {"validation": validation, "test": (0 if of_arrays else 0.1) if test is None else test, "seed": seed},
+        "net": net_name,
+        "fixed": {name: value for name, value in fixed.items() if value is not None},
+        "seed": seed,
+    }
+    if is_file(net_name):
+        plan["network"] = Path(net_name).read_text("utf-8")
+    experiment = Experiment(plan)
+    if test is not None and experiment.dataset.test_rows is not None:
+        raise ParameterError("the data have a test set of their own", where="tune, test", hint="leave test out")
+    plan["space"] = Space.read(space, net_name, len(experiment.split.train)).document()
+    plan["fingerprint"] = experiment.dataset.fingerprint
+    experiment.settled(net_name, {**plan["fixed"], "seed": seed})  # what is wrong for every trial is said at once
+    url = _url(storage, folder)
+    name = study or folder_of(named if not of_arrays else "arrays", kind).name
+    search = Search(url, name, plan, sampler=sampler, pruner=pruner)
+    check_folder(folder, url, name)
+    found = Study(folder, url, name)
+    with Shown(found, trials, progress) as shown:
+        shown.look()
+        until = math.inf if time is None else clock.monotonic() + time
+        if jobs == 1:
+            search.work(experiment, trials=trials, until=until, told=shown.look)
+        else:
+            _work_together(search, folder, url, name, jobs, trials, until, (sampler, pruner), shown)
+        shown.look()
+    found.exhausted = search.exhausted
+    found.best  # noqa: B018  raises where there is none
+    return found
+
+
+def _work_together(
+    search: Search,
+    folder: Path,
+    url: str,
+    name: str,
+    jobs: int,
+    trials: int | None,
+    until: float,
+    kinds: tuple[str, str],
+    shown: Shown,
+) -> None:
+    """Let processes work, and put others in the place of those that are killed."""
+    from pellucid.runs import environment
+
+    threads = str(max(1, environment(engine="")["threads"] // jobs))
+    job = {"storage": url, "study": name, "sampler": kinds[0], "pruner": kinds[1], "trials": trials}
+    path = folder / JOB
+    atomic_write(path, to_json(job) + "\n")
+    variables = {**os.environ, **dict.fromkeys(_THREADS, threads)}
+
+    def begin(number: int) -> subprocess.Popen[bytes]:
+        left = "inf" if math.isinf(until) else str(max(0.0, until - clock.monotonic()))
+        command = [sys.executable, "-m", "pellucid.tune.worker", str(path), str(number), left, str(os.getpid())]
+        return subprocess.Popen(command, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    workers = [begin(number) for number in range(jobs)]
+    begun, failed, counted = jobs, 0, -1
+    try:
+        while workers:
+            clock.sleep(_LOOK)
+            shown.look()
+            for worker in list(workers):
+                code = worker.poll()
+                if code is None:
+                    continue
+                workers.remove(worker)
+                if code > 0:
+                    failed += 1
+                elif code < 0 and search.recover() + len(search.counted()) > counted:
+                    counted = len(search.counted())
+                    workers.append(begin(begun))
+                    begun += 1
+    except BaseException:
+        for worker in workers:
+            worker.send_signal(signal.SIGTERM)
+        raise
+    finally:
+        for worker in workers:
+            worker.wait()
+    if failed == jobs:
+        raise EngineError("every worker failed", where="tune", hint="jobs=1 shows why")
+
+
+def _kept(x: Any, y: Any, folder: Path) -> str:
+    """The arrays in a file of the study's folder, from which every process reads them."""
+    x, y = np.asarray(x), np.asarray(y)
+    if y.dtype == object or x.dtype == object or not y.ndim or len(x) != len(y):
+        raise DataError("arrays of the same length are needed", where="tune", got=f"x {x.shape}, y {y.shape}")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = (folder / "data.npz").resolve()
+    if path.exists():
+        with np.load(path) as there:
+            if np.array_equal(there["x"], x) and np.array_equal(there["y"], y):
+                return str(path)
+        raise ParameterError("there is a study of other arrays here", where=str(folder), hint="another out")
+    with open(path, "wb") as file:
+        np.savez(file, x=x, y=y)
+    return str(path)
+
+
+def _network(net: str | Network, folder: Path) -> str:
+    """The name of a network of the zoo, or the absolute path of a file."""
+    if isinstance(net, str):
+        if is_file(net):
+            if not Path(net).is_file():
+                raise ParameterError("there is no such network file", where=net)
+            return os.path.abspath(net)
+        recipe_of(net)
+        return net
+    if not isinstance(net, Network):
+        raise ParameterError("cannot be used as a network", where="tune, net", expected="a name, a file, a network")
+    import tomli_w
+
+    described = {name: value for name, value in net.config().items() if name not in ("seed", "engine")}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "network.toml"
+    atomic_write(path, tomli_w.dumps(described))
+    return os.path.abspath(path)
+
+
+def _reading(source: str, net: str, given: dict[str, Any]) -> dict[str, Any]:
+    options = {"standardize": recipe_of(net).standardize, "categories_as": "one-hot", **given}
+    return {"source": os.path.abspath(source) if os.path.exists(source) else source, **options}
+
+
+def _url(storage: str | None, folder: Path) -> str:
+    if storage is None:
+        return f"journal:{(folder / 'study.journal').resolve()}"
+    scheme = re.match(r"[A-Za-z][\w+]+:", storage)
+    if scheme is None and storage.endswith((".journal", ".log")):
+        return f"journal:{os.path.abspath(storage)}"
+    if scheme is None:
+        raise ParameterError(
+            "not the URL of a storage",
+            where="--storage",
+            expected="journal:FILE, sqlite:///FILE, postgresql://…, mysql://…, redis://…",
+            got=storage,
+        )
+    if scheme[0] == "journal:":
+        return f"journal:{os.path.abspath(storage.removeprefix('journal:').removeprefix('//'))}"
+    if scheme[0].partition("+")[0].rstrip(":") not in SCHEMES:
+        raise unknown("storage", scheme[0].rstrip(":"), SCHEMES, where="--storage")
+    return storage
