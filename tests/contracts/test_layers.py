@@ -99,6 +99,69 @@ TABLE = [
     Row(pl.Upsample2D((2, 3)), (2, 2, 3)),
     Row(Embedding(4, 3), (5,), levels=4),
     Row(Embedding(2, 1, initializer="uniform(-0.3, 0.3)"), (1,), levels=2),
+    *(
+        Row(cell(3, **options), shape)
+        for cell in (pl.SimpleRNN, pl.LSTM, pl.GRU)
+        for options, shape in (
+            ({}, (4, 2)),
+            ({"return_sequences": True}, (5, 2)),
+            ({"return_state": True}, (4, 2)),
+            ({"return_sequences": True, "return_state": True}, (3, 2)),
+            ({"return_sequences": True, "reverse": True}, (4, 2)),
+            ({"return_state": True, "reverse": True, "use_bias": False}, (3, 2)),
+            ({"stateful": True, "return_sequences": True}, (4, 2)),
+            ({"stateful": True, "use_bias": False}, (1, 1)),
+            ({"initializer": "normal(0.5)", "recurrent_initializer": "normal(0.5)"}, (3, 1)),
+        )
+    ),
+    *(
+        Row(cell(3, return_state=reverse, return_sequences=True, reverse=reverse), ((4, 2), *((3,),) * states))
+        for cell, states in ((pl.SimpleRNN, 1), (pl.LSTM, 2), (pl.GRU, 1))
+        for reverse in (False, True)
+    ),
+    Row(pl.SimpleRNN(3, "relu", return_sequences=True, recurrent_initializer="identity"), (4, 2)),
+    Row(pl.SimpleRNN(3, "sigmoid", return_sequences=True), (4, 2)),
+    Row(pl.LSTM(3, forget_bias=0.0), (4, 2)),
+    *(
+        Row(pl.Bidirectional(cell, merge), (4, 2))
+        for cell, merge in (
+            (pl.SimpleRNN(3), "concat"),
+            (pl.SimpleRNN(3, return_sequences=True), "multiply"),
+            (pl.GRU(2, return_sequences=True), "concat"),
+            (pl.GRU(2), "average"),
+            (pl.LSTM(2, return_sequences=True), "sum"),
+            (pl.LSTM(2), "multiply"),
+            (pl.LSTM(2, return_sequences=True, return_state=True), "concat"),
+            (pl.GRU(2, return_state=True, use_bias=False), "average"),
+        )
+    ),
+    *(
+        Row(pl.TimeDistributed(layer), (3, *shape))
+        for layer, shape in (
+            (pl.Dense(4, "tanh"), (2,)),
+            (pl.Dense(4, "prelu", use_bias=False), (2,)),
+            (pl.Dense(4, "softmax"), (2,)),
+            (pl.Dense(4, "maxout(2)"), (2,)),
+            (pl.Conv2D(2, 2, "relu"), (1, 3, 4)),
+            (pl.Conv1D(2, 2), (2, 4)),
+            (pl.MaxPool2D(2), (2, 4, 4)),
+            (pl.BatchNorm(), (4,)),
+            (pl.BatchNorm(), (2, 2, 3)),
+            (pl.LayerNorm(), (4,)),
+            (pl.Dropout(0.4), (6,)),
+            (pl.PReLU(), (3,)),
+            (pl.PReLU(0.1), (2, 2)),
+            (pl.Softmax(), (4,)),
+            (pl.ReLU(), (2, 3)),
+            (pl.Flatten(), (2, 2)),
+            (pl.Reshape((4,)), (2, 2)),
+            (pl.TimeDistributed(pl.Dense(2)), (2, 3)),
+        )
+    ),
+    Row(pl.MeanOverTime(), (4, 3)),
+    Row(pl.MeanOverTime(), (3, 2, 2)),
+    Row(pl.Repeat(3), (4,)),
+    Row(pl.Repeat(1), (2, 3)),
 ]
 
 COUNTS = (17, 1)
@@ -112,7 +175,7 @@ class Bench:
         self.layer, self.input_shape, self.dtype = row.layer, row.input_shape, dtype
         self.ops = engines.get(engine)
         rng = np.random.default_rng([seed, m])
-        self.several = bool(row.layer.several_inputs)
+        self.several = isinstance(row.input_shape[0], tuple)
         shapes = row.input_shape if self.several else (row.input_shape,)
         params = row.layer.init(rng, row.input_shape, np.dtype(dtype))
         state = row.layer.init_state(row.input_shape, np.dtype(dtype))
@@ -241,7 +304,9 @@ def test_shapes_and_float_type_are_kept(row, engine, dtype, train, m):
     assert [each.shape for each in d_inputs] == [each.shape for each in bench.inputs]
     assert {name: dW.shape for name, dW in grads.items()} == {name: W.shape for name, W in leaves(bench.params)}
     state = bench.layer.next_state(bench.ops, bench.on_engine(bench.state), cache)
-    assert {name: W.shape for name, W in leaves(state)} == {name: W.shape for name, W in leaves(bench.state)}
+    stateful = getattr(row.layer, "stateful", False)  # one column stands for any number of examples
+    kept = {name: (*W.shape[:-1], m) if stateful else W.shape for name, W in leaves(bench.state)}
+    assert {name: W.shape for name, W in leaves(state)} == kept
     for each in (*A, *d_inputs, *grads.values(), *(bench.ops.to_numpy(W) for _, W in leaves(state))):
         assert each.dtype == dtype
         assert np.isfinite(each).all()

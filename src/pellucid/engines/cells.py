@@ -65,7 +65,8 @@ class GRU:
 
     def forward(self, Z, V, c, before, after):
         (r, z, n), (Vr, Vz, v) = np.split(Z, 3), np.split(V, 3)
-        v += c
+        if c is not None:
+            v += c
         r[...] = sigmoid(r + Vr)
         z[...] = sigmoid(z + Vz)
         n[...] = np.tanh(n + r * v)

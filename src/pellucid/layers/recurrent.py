@@ -159,7 +159,7 @@ class _Recurrent(Layer):
         return (dX, *d_start) if cache.given else dX, grads
 
     def next_state(self, ops, state, cache):
-        return self.state_at(cache, len(cache.X))
+        return self.state_at(cache, len(cache.X)) if self.stateful else state
 
     def state_at(self, cache: _Cache, step: int) -> dict[str, Array]:
         """The state after ``step`` steps of the sequence that left ``cache``."""
@@ -468,8 +468,8 @@ class Bidirectional(Layer):
     class Cache(NamedTuple):
         """What the backward block reads."""
 
-        forward: _Cache
-        backward: _Cache
+        forward: _Cache  # of the way forward
+        backward: _Cache  # of the way back
         A: tuple[Array, Array] | None  # of both ways, where the merge multiplies
 
     def __post_init__(self):
