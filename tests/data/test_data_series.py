@@ -159,10 +159,10 @@ def test_a_file_of_weeks_with_gaps(tmp_path):
     series = data.time_series("co2", path)
     assert series.values.tolist() == [316.1, 316.1, 317.7, 317.7, 318.5]  # one week empty, one not there at all
     assert series.times.astype(str).tolist()[-2:] == ["1958-04-19", "1958-04-26"]
-    assert "2 of 5 weeks have no measurement: they carry" in series.report[0]
+    assert "2 weeks of 5 without a measurement: the last value is carried" in series.report[0]
     line = data.time_series("co2", path, gaps="interpolate")
     assert np.allclose(line.values, [316.1, 316.9, 317.7, 318.1, 318.5])
-    assert "line between" in line.report[0]
+    assert "on a line between" in line.report[0]
     path.write_text("day,co2\n1,2\n")
     with pytest.raises(DataError, match="not the file of the series"):
         data.time_series("co2", path)
@@ -185,4 +185,4 @@ def test_the_real_series(have, name, shape, first, last, season, gaps):
     assert series.values.shape == shape
     assert (str(series.times[0]), str(series.times[-1]), series.season) == (first, last, season)
     assert np.isfinite(series.values).all()
-    assert [sentence.split(" of ")[0] for sentence in series.report] == [str(gaps)] * bool(gaps)
+    assert [sentence.split()[0] for sentence in series.report] == [str(gaps)] * bool(gaps)

@@ -4,8 +4,9 @@ from pellucid.data.catalog import Card, card, names
 from pellucid.data.dataset import Dataset
 from pellucid.data.fetching import fetch
 from pellucid.data.loading import load
-from pellucid.data.pairs import Pairs, pronunciations
+from pellucid.data.pairs import Pairs, chat, english_korean, pronunciations
 from pellucid.data.preprocessor import Preprocessor
+from pellucid.data.prose import prose, text_windows
 from pellucid.data.series import Series, Windows, time_series, windows
 from pellucid.data.storage import data_home
 from pellucid.data.text import Vocabulary
@@ -19,11 +20,15 @@ __all__ = [
     "Vocabulary",
     "Windows",
     "card",
+    "chat",
     "data_home",
+    "english_korean",
     "fetch",
     "load",
     "names",
     "pronunciations",
+    "prose",
+    "text_windows",
     "time_series",
     "windows",
 ]

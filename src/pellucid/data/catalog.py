@@ -17,6 +17,7 @@ from pellucid.data.dataset import Dataset
 from pellucid.data.images import read_images
 from pellucid.data.reading import Options
 from pellucid.data.storage import Shelf, data_home, sha256_of_file, sha256_of_files
+from pellucid.data.texts import LANGUAGES, TOPICS, languages, topics
 from pellucid.data.ts import read_ts
 from pellucid.errors import DataError, ParameterError, unknown
 from pellucid.sequences import Sequences
@@ -317,8 +318,8 @@ CARDS: dict[str, Card] = {
             examples=8759,
             shape=(),
             source="National Oceanic and Atmospheric Administration; the file comes with vega-datasets",
-            note="a day differs from the day before by a tenth of a degree: these are averages over many years, not one "
-            "year's weather, and yesterday is an almost perfect forecast; seattle-weather was measured",
+            note="a day differs from the day before by a tenth of a degree: these are averages over many years, not "
+            "one year's weather, and yesterday is an almost perfect forecast; seattle-weather was measured",
             files=_in(
                 "vega_datasets/_data",
                 {"sf-temps.csv": "3f91699707cfed43ef551394bebef4c2ebe5505157b9be7bff9558eea2fbaaec"},
@@ -433,6 +434,80 @@ CARDS: dict[str, Card] = {
             ),
             reader="pl.data.pronunciations()",
         ),
+        Card(
+            name="stamps",
+            title="what pictures for children are called: in which of 14 languages?",
+            task="classification",
+            examples=10_637,
+            shape=(),
+            classes=tuple(sorted(LANGUAGES.values())),
+            licence="GPL-2",
+            source="Tux Paint, stamps; the Debian package brings the pictures too, 161 MB, of which the texts are kept",
+            citation="Bill Kendrick and the translators of Tux Paint (2002-2022)",
+            note="the files have 77 languages; pl.data.english_korean('stamps') gives 800 pairs for translation",
+            client="apt",
+            package="tuxpaint-stamps-default",
+            folders={
+                "usr/share/tuxpaint/stamps/*.txt": "8d5a1e9fd980d879a859dba01511a3d69dfe3e94bcfb11371099555860faeee6"
+            },
+        ),
+        Card(
+            name="office",
+            title="what the windows of an office program say, in English and in Korean",
+            task="translation",
+            examples=22_878,
+            shape=(),
+            licence="MPL-2.0, parts Apache-2.0",
+            source="LibreOffice 7.4.7, Korean localisation, as in Debian 12",
+            citation="LibreOffice contributors and the translators into Korean",
+            note="10,707 different short plain pairs remain after the filter that the reader reports",
+            client="apt",
+            package="libreoffice-l10n-ko",
+            folders={
+                "usr/lib/libreoffice/program/resource/ko/LC_MESSAGES": (
+                    "8895126466a1092040cb3a514e6a122f42df96df446e2172f1fda868f21e3d0f"
+                )
+            },
+            reader="pl.data.english_korean('office')",
+        ),
+        Card(
+            name="chat",
+            title="what is said and what a chat robot answers, in English and in Korean",
+            task="conversation",
+            examples=2_480,
+            shape=(),
+            licence="BSD",
+            source="the corpus of ChatterBot: conversations written by hand for a robot to learn",
+            citation="G. Cox and contributors, chatterbot-corpus",
+            note="2,026 English conversations, of which 898 first exchanges differ, and 454 Korean ones, which all "
+            "differ: too few to learn to talk from, enough to learn to answer what is there",
+            client="pip",
+            package="chatterbot-corpus",
+            version="1.3.3",
+            folders={
+                "chatterbot_corpus/data/english": "6ef81d486cb6f836c37ba1fb459bafe12998846f743ce1b5f1d0c82c725b3a43",
+                "chatterbot_corpus/data/korean": "d67bca9dc0fab01b908d2e217d2a23dd28a9ad38834740a46ce12428e04d4d79",
+            },
+            reader="pl.data.chat('english') or pl.data.chat('korean')",
+        ),
+        Card(
+            name="fortunes",
+            title="sayings, jokes and quotations: which of 14 topics are they about?",
+            task="classification",
+            examples=4611,
+            shape=(),
+            classes=TOPICS,
+            licence="BSD (collection); the sayings are quotations of many authors",
+            source="fortune-mod 1.99.1, as in Debian 12",
+            citation="Ken Arnold, Amy Lewis and others, fortune-mod",
+            note="the topic is the file a saying stands in, chosen by whoever put it there; collected on the Internet "
+            "from 1980 to 2000, some are crude or hurtful; pl.data.prose('fortunes') gives all 40 files as one text",
+            client="apt",
+            package="fortunes",
+            folders={
+                "usr/share/games/fortunes": "8855c5e400632b6dfbd0c456571f126601e7d4de9a73270ac1fd5a4290b893b0",
+            },
+        ),
     )
 }
 
@@ -495,7 +570,7 @@ def damage(card: Card, root: Path) -> str | None:
         files = files_in(folder, root)
         if not files:
             return f"{folder} is not there"
-        if sha256_of_files(files, root / folder.partition("*")[0]) != digest:
+        if sha256_of_files(files, root if "*" in folder else root / folder) != digest:
             return f"the files in {folder} differ from those the card describes"
     return None
 
@@ -521,7 +596,7 @@ def places(card: Card) -> dict[str, Path]:
         return {"pellucid itself": EMBEDDED}
     found = {"the data home": data_home() / card.name}
     if card.client == "pip":
-        spec = importlib.util.find_spec(next(iter(card.files)).split("/")[0])
+        spec = importlib.util.find_spec(next(iter([*card.files, *card.folders])).split("/")[0])
         for location in (spec.submodule_search_locations if spec is not None else None) or ():
             found[f"the installed {card.package}"] = Path(location).parent
     elif card.client == "apt":
@@ -557,6 +632,17 @@ def file_of(name: str) -> Path:
     """
     of = card(name)
     return locate(of) / next(iter(of.files))
+
+
+def files_of(name: str, folder: str = "") -> list[Path]:
+    """The files of the first folder of a set whose path ends so, which must be on this machine.
+
+    Raises:
+        DataError: it is not.
+    """
+    of = card(name)
+    wanted = next(each for each in of.folders if each.endswith(folder))
+    return files_in(wanted, locate(of))
 
 
 def open_set(name: str, options: Options | None = None) -> Dataset:
@@ -657,6 +743,19 @@ def _open_ts(card: Card, root: Path, options: Options) -> Dataset:
     )
 
 
+def _open_texts(card: Card, root: Path, options: Options) -> Dataset:
+    files = files_in(next(iter(card.folders)), root)
+    texts, labels, report = languages(files) if card.name == "stamps" else topics(files)
+    return Dataset(
+        texts,
+        labels,
+        name=options.name or card.name,
+        task=card.task,
+        report=[card.source, *report],
+        fingerprint=lambda: sha256_of_files(files, root),
+    )
+
+
 def _open_emoji(card: Card, root: Path, options: Options) -> Dataset:
     folder = next(iter(card.folders))
     vendor = folder.split("/")[-2]
@@ -703,4 +802,6 @@ _OPENERS: dict[str, Callable[[Card, Path, Options], Dataset]] = {
     "emoji-twitter": _open_emoji,
     "faces": _open_faces,
     "japanese-vowels": _open_ts,
+    "stamps": _open_texts,
+    "fortunes": _open_texts,
 }

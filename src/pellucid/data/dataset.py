@@ -74,7 +74,7 @@ class Dataset:
 
     Arguments:
         x: (m, …) array or `FileRows`, or a `Table`; images are (m, H, W), (m, H, W, C) or (m, C, H, W); sequences are
-            `Sequences`, or (m, T, …) where all have one length.
+            `Sequences`, or (m, T, …) where all have one length; texts are a list of them.
         y: (m,) labels of any type, or (m,) or (m, targets) numbers; None where nothing is known.
         name: what to call it.
         task: ``"classification"`` or ``"regression"``; inferred from ``y`` when None.
@@ -122,6 +122,8 @@ class Dataset:
         self.name, self.missing, self.report, self.ignored = name, missing, list(report), list(ignored)
         self.target_names = list(target_names)
         self._x: Any = x if isinstance(x, (Table, FileRows, Sequences, np.ndarray)) else np.asarray(x)
+        if isinstance(self._x, np.ndarray) and self._x.dtype.kind in "UO" and self._x.ndim == 1:
+            self._x = np.array(self._x.tolist(), object)  # so that a short text takes no more room than it needs
         self._rows, self._fingerprint = rows, fingerprint
         self._length = len(self._x) if rows is None else len(rows)
         if not self._length:
@@ -148,6 +150,8 @@ class Dataset:
         if isinstance(self._x, Sequences):
             return "sequence", None
         shape = self._x.shape
+        if self._x.dtype.kind == "O" and len(shape) == 1 and all(isinstance(text, str) for text in self._x):
+            return "text", None
         if self._x.dtype.kind not in "fiub":
             raise DataError(
                 "the inputs are not numbers", where=self.name, expected="a numeric array", got=str(self._x.dtype)
@@ -300,7 +304,9 @@ class Dataset:
     @property
     def example_shape(self) -> tuple[Any, ...]:
         """Shape of one raw example: (C, H, W) for images, () beside its columns for a table, (None, …) where the
-        number of steps differs."""
+        number of steps differs, (None,) for texts."""
+        if self.kind == "text":
+            return (None,)
         if self.kind == "table":
             return ()
         if isinstance(self._x, Sequences):
@@ -310,6 +316,8 @@ class Dataset:
     @property
     def numbers(self) -> int:
         """How many numbers an example holds; the mean, rounded up, where the lengths differ."""
+        if self.kind == "text":
+            return -(-sum(map(len, self._x)) // len(self._x))
         if isinstance(self._x, Sequences):
             return -(-self._x.values.size // len(self._x))
         return math.prod(each or 1 for each in self.example_shape)
@@ -326,7 +334,7 @@ class Dataset:
 
         Returns:
             raw x: a (k, …) array, images as (k, C, H, W), a table as a dictionary from column name to (k,) values,
-            `Sequences` where the lengths differ.
+            `Sequences` where the lengths differ; (k,) texts.
             raw y: (k,) labels as they stand in the source, or (k,) or (k, targets) float64; None without targets.
         """
         indices = indices if isinstance(indices, slice) else np.asarray(indices, np.int64)
@@ -353,6 +361,8 @@ class Dataset:
             if isinstance(x, Sequences):
                 x = {"lengths": x.lengths, "steps": x.values}
             for part in (*(x.values() if isinstance(x, dict) else (x,)), y):
+                if self.kind == "text" and part is x:
+                    part = np.array(x.tolist())
                 if part is not None:
                     part = np.ascontiguousarray(part)
                     digest.update(f"{part.dtype.str}{part.shape[1:]}".encode() + part.tobytes())

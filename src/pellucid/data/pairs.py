@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import struct
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +14,8 @@ import numpy as np
 
 from pellucid.data import catalog
 from pellucid.data.text import Vocabulary
-from pellucid.errors import DataError
+from pellucid.data.texts import read_stamps
+from pellucid.errors import DataError, unknown
 from pellucid.sequences import Sequences
 
 
@@ -138,6 +141,163 @@ def pronunciations(path: str | os.PathLike[str] | None = None, *, stress: bool =
     if twice:
         report.append(f"{twice:,} entries are left out: but for the stress they are there already")
     return Pairs("cmudict", *_columns(words), ("character", "word"), report)
+
+
+def english_korean(
+    source: str = "stamps",
+    path: str | os.PathLike[str] | None = None,
+    *,
+    units: tuple[str, str] = ("word", "character"),
+    longest: int = 8,
+) -> Pairs:
+    """Short English texts with their Korean translations; the same pair is there once.
+
+    Arguments:
+        source: ``"stamps"``, what the pictures of Tux Paint are called; or ``"office"``, what LibreOffice's windows
+            say. Of the latter, what is no plain text is left out, and counted in the report: translations without a
+            Korean letter, place holders, markup and addresses, characters other than those of plain English, and
+            more than ``longest`` words, 60 English or 40 Korean characters; marks of keyboard shortcuts are removed.
+        path: the folder of the files; that of the set when None.
+        units: of which symbols the texts consist: ``"character"`` of Korean is a syllable, ``"jamo"`` its letters.
+        longest: words of an English text of ``"office"``.
+
+    Raises:
+        ParameterError: another source.
+        DataError: the set is not on this machine, or a file cannot be read.
+    """
+    readers = {"stamps": _stamps, "office": _office}
+    if source not in readers:
+        raise unknown("source", source, readers, where="english_korean")
+    if path is None:
+        files = catalog.files_of(source)
+    else:
+        files = sorted(each for each in Path(path).rglob("*") if each.suffix in (".txt", ".mo"))
+    report: list[str] = []
+    pairs = readers[source](files, longest, report)
+    once = dict.fromkeys(pairs)
+    report.append(f"{len(pairs) - len(once):,} of {len(pairs):,} pairs are left out: they are there already")
+    return Pairs(f"english-korean-{source}", *_columns(once), units, report)
+
+
+def _stamps(files: Sequence[Path], longest: int, report: list[str]) -> list[tuple[str, str]]:
+    pairs = read_stamps(files, "ko")
+    report.append(f"{len(files) - len(pairs):,} of {len(files):,} stamps have no Korean name")
+    return pairs
+
+
+_MARKUP = re.compile(r"[%$<>\\{}#@|\n\t]|https?:|www\.")
+_PLAIN = re.compile(r"[A-Za-z0-9 ,.'’?!:;()/&\"…–-]+")
+
+
+def _office(files: Sequence[Path], longest: int, report: list[str]) -> list[tuple[str, str]]:
+    pairs, left_out = [], Counter[str]()
+    for file in files:
+        for message, translation in read_mo(file).items():
+            english = re.sub("[_~]", "", message.rpartition("\x04")[2]).strip()
+            korean = re.sub(r"\s*\([_~][A-Za-z0-9]\)|[_~]", "", translation).strip()
+            if not re.search("[가-힣]", korean):
+                left_out["no Korean letter in the translation"] += 1
+            elif _MARKUP.search(english + korean):
+                left_out["place holders, markup or addresses"] += 1
+            elif len(english.split()) > longest or len(english) > 60 or len(korean) > 40:
+                left_out["too long"] += 1
+            elif not _PLAIN.fullmatch(english):
+                left_out["other characters than those of plain English"] += 1
+            else:
+                pairs.append((english, korean))
+    report += [f"{count:,} messages are left out: {why}" for why, count in left_out.most_common()]
+    return pairs
+
+
+def read_mo(path: Path) -> dict[str, str]:
+    """Messages and translations of a compiled catalog of GNU gettext; those with a plural are left out.
+
+    A message that depends on its context is ``context``, ``\\x04``, message.
+
+    Raises:
+        DataError: not such a file.
+
+    Source: GNU gettext manual, section 10.3, The Format of GNU MO Files.
+    """
+    data = path.read_bytes()
+    order = {b"\xde\x12\x04\x95": "<", b"\x95\x04\x12\xde": ">"}.get(data[:4])
+    try:
+        if order is None:
+            raise ValueError("another file type")
+        count, *tables = struct.unpack_from(f"{order}3I", data, 8)
+        texts = []
+        for table in tables:
+            places = struct.unpack_from(f"{order}{2 * count}I", data, table)
+            texts.append([data[at : at + size].decode() for size, at in zip(places[::2], places[1::2], strict=True)])
+    except (ValueError, struct.error) as problem:
+        raise DataError("no catalog of GNU gettext", where=str(path), got=str(problem)) from None
+    return {message: text for message, text in zip(*texts, strict=True) if message and "\0" not in message}
+
+
+def chat(language: str = "english", path: str | os.PathLike[str] | None = None, *, every_turn: bool = False) -> Pairs:
+    """What is said and what is answered, from the corpus of ChatterBot; the same exchange is there once.
+
+    Arguments:
+        language: ``"english"`` or ``"korean"``.
+        path: the folder of ``.yml`` files; that of the set when None.
+        every_turn: False takes the first two turns of each conversation; True every turn with the one after it, as
+            ChatterBot does. In some files what follows the first answer are other answers to the same question.
+
+    Raises:
+        ParameterError: another language.
+        DataError: the set is not on this machine, or a file cannot be read.
+    """
+    if path is None:
+        if language not in ("english", "korean"):
+            raise unknown("language", language, ("english", "korean"), where="chat")
+        files = catalog.files_of("chat", language)
+    else:
+        files = sorted(Path(path).glob("*.yml"))
+    talks = [talk for file in files for talk in read_conversations(file)]
+    turns = [(talk[i], talk[i + 1]) for talk in talks for i in range(len(talk) - 1 if every_turn else len(talk) > 1)]
+    once = dict.fromkeys(turns)
+    report = [f"{len(turns) - len(once):,} of {len(turns):,} exchanges are left out: they are there already"]
+    return Pairs(f"chat-{language}", *_columns(once), report=report)
+
+
+def read_conversations(path: Path) -> list[list[str]]:
+    """The conversations in a ``.yml`` file of ChatterBot's corpus, turn by turn.
+
+    Of YAML just what these files use is read: lists in a list, plain and quoted text over one or several lines, and
+    literal blocks.
+
+    Raises:
+        DataError: a line that is nothing of this.
+    """
+    talks: list[list[str]] = []
+    inside = False
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        starts = re.match(r"(- (?:- )?|  - )(.*)", line)
+        if not inside or not line.strip():
+            inside = inside or line.startswith("conversations:")
+            if inside and talks and talks[-1][-1].startswith("|"):
+                talks[-1][-1] += "\n"
+        elif starts and (starts[1][0] == "-" or talks):
+            if starts[1][0] == "-":  # one file forgets the second dash
+                talks.append([])
+            talks[-1].append(starts[2].strip())
+        elif talks and line.startswith("    "):
+            block = talks[-1][-1].startswith("|")
+            talks[-1][-1] += "\n" + line[4:] if block else " " + line.strip()
+        else:
+            raise DataError("no turn of a conversation", where=f"{path}, line {number}", got=repr(line))
+    return [[text for text in map(_unquoted, talk) if text] for talk in talks]
+
+
+def _unquoted(text: str) -> str:
+    text = text.strip()
+    if text[:1] == "|":
+        return text[1:].lstrip("-+").strip()
+    if len(text) > 1 and text[0] == text[-1] == "'":
+        return text[1:-1].replace("''", "'").strip()
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        return re.sub(r"\\(.)", r"\1", text[1:-1]).strip()
+    return text
 
 
 def _columns(pairs: Iterable[tuple[str, str]]) -> tuple[list[str], list[str]]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from pellucid.data.dataset import Dataset
+from pellucid.data.text import SPECIALS, Vocabulary
 from pellucid.errors import DataError, ParameterError
 from pellucid.sequences import Sequences
 
@@ -24,13 +26,14 @@ class Preprocessor:
 
     Numbers: ``(x - mean) / scale``, per column of a table, per channel of an image, per feature over all steps of all
     sequences, per element of any other array. Whole numbers one by one are ids, and stay as they are.
+    Texts: the ids of a `Vocabulary` of the training texts.
     Categories: one column of 0 and 1 for each level (``"one-hot"``; a level that training never saw is refused), or
     one column of whole numbers for each category (``"embedding"``; a level that training never saw is
     ``len(levels)``, an index of its own). Levels that stand in the file but in no training row are known: they are
     all zeros in one-hot. The numeric columns come first, the categories after them.
 
     Arguments:
-        kind: ``"table"``, ``"image"``, ``"sequence"`` or ``"array"``.
+        kind: ``"table"``, ``"image"``, ``"sequence"``, ``"text"`` or ``"array"``.
         task: ``"classification"``, ``"regression"``, or None without targets.
         input_shape: shape of one input, without the example axis; (None, …) for sequences of different lengths.
         mean, scale: float64, of the numeric columns (n,), the channels (C,), the features of a step, or the elements.
@@ -45,6 +48,7 @@ class Preprocessor:
         classes: the name of each class.
         target_mean, target_scale: float64 (targets,), of regression targets.
         target_names: columns that hold the targets.
+        symbols, unit: of the vocabulary of texts.
         report: sentences on what was found.
     """
 
@@ -65,6 +69,8 @@ class Preprocessor:
     target_mean: np.ndarray = field(default_factory=lambda: np.zeros(1))
     target_scale: np.ndarray = field(default_factory=lambda: np.ones(1))
     target_names: list[str] = field(default_factory=list)
+    symbols: list[str] = field(default_factory=list)
+    unit: str = "word"
     report: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -79,8 +85,10 @@ class Preprocessor:
         standardize: bool = True,
         categorical: str = "one-hot",
         missing: str | None = None,
+        unit: str = "word",
+        least: int = 2,
     ) -> Preprocessor:
-        """Take mean, spread, imputations and levels from some rows, in pieces, in float64.
+        """Take mean, spread, imputations, levels and vocabulary from some rows, in pieces, in float64.
 
         Arguments:
             ds: the data.
@@ -90,6 +98,9 @@ class Preprocessor:
             categorical: ``"one-hot"`` or ``"embedding"``.
             missing: ``"mean"``, ``"median"`` or ``"most_frequent"``; categories take the most frequent level with
                 each of them, pixels the mean of their channel. What ``ds`` was read with when None.
+            unit: of which symbols texts consist: see `Vocabulary`.
+            least: how often a symbol must occur in the training texts to be known; below, it is as unknown as those
+                that new texts bring, so that the network learns what to make of these.
 
         Raises:
             ParameterError: an unknown option, no rows.
@@ -106,8 +117,15 @@ class Preprocessor:
         report: list[str] = []
         levels, fill_level, unseen = _levels(ds, rows, missing, report) if ds.kind == "table" else ({}, {}, {})
         columns = [name for name in ds.feature_names or () if name not in levels] if ds.kind == "table" else []
-        blocks = _blocks(ds, rows, columns)
-        mean, scale, shape = _moments(blocks, ds.kind, ds.name, columns)
+        symbols: list[str] = []
+        mean, scale = np.zeros(()), np.ones(())
+        shape: tuple[int, ...] = ()
+        if ds.kind == "text":
+            vocabulary = Vocabulary.build(ds.take(rows)[0], unit, least=least)
+            symbols = vocabulary.symbols[len(SPECIALS) :]
+            report.append(f"{len(vocabulary):,} different {unit}s are known from the training texts")
+        else:
+            mean, scale, shape = _moments(_blocks(ds, rows, columns), ds.kind, ds.name, columns)
         fill = None
         if missing == "mean" or (missing is not None and ds.kind == "image"):
             fill = mean.copy()
@@ -144,7 +162,11 @@ class Preprocessor:
         return cls(
             kind=ds.kind,
             task=ds.task,
-            input_shape=(width,) if ds.kind == "table" else ds.example_shape if ds.kind == "sequence" else shape,
+            input_shape=(width,)
+            if ds.kind == "table"
+            else ds.example_shape
+            if ds.kind in ("sequence", "text")
+            else shape,
             mean=mean,
             scale=scale,
             fill=fill,
@@ -159,6 +181,8 @@ class Preprocessor:
             target_mean=target_mean,
             target_scale=target_scale,
             target_names=list(ds.target_names),
+            symbols=symbols,
+            unit=unit,
             report=report,
         )
 
@@ -173,8 +197,16 @@ class Preprocessor:
 
     @property
     def embedding_sizes(self) -> dict[str, int]:
-        """For ``"embedding"``: how many indices each categorical column needs, the unknown level included."""
+        """For ``"embedding"``: how many indices each categorical column needs, the unknown level included; for texts
+        the size of their vocabulary."""
+        if self.kind == "text":
+            return {"text": len(self.vocabulary)}
         return {name: len(levels) + 1 for name, levels in self.levels.items()}
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What the ids of texts stand for."""
+        return Vocabulary(self.symbols, self.unit)
 
     def x(self, raw_x: Any) -> Any:
         """Inputs for the network.
@@ -191,6 +223,9 @@ class Preprocessor:
         """
         if self.kind == "table":
             return self._table(raw_x)
+        if self.kind == "text":
+            ids = self.vocabulary.encode_all([str(text) for text in raw_x])
+            return ids.replaced(ids.values.astype(np.float32))
         if self.kind == "sequence" and self.input_shape[0] is None:
             return self._sequences(raw_x if isinstance(raw_x, Sequences) else Sequences(raw_x))
         raw_x = np.asarray(raw_x)
@@ -376,7 +411,7 @@ class Preprocessor:
         Raises:
             DataError: another format, or an entry that is missing or unknown.
         """
-        values = dict(document)
+        values = {"symbols": [], "unit": "word", **document}  # documents from before there were texts have neither
         if values.pop("format", None) != FORMAT or set(values) != set(cls.__dataclass_fields__):
             odd = sorted(set(values) ^ set(cls.__dataclass_fields__))
             raise DataError(

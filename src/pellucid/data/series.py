@@ -14,7 +14,7 @@ import numpy as np
 
 from pellucid.data import catalog, delimited
 from pellucid.data.storage import FileRows, row_bytes, row_chunks
-from pellucid.errors import DataError, ParameterError, unknown
+from pellucid.errors import DataError, ParameterError, counted, unknown
 
 GAPS = ("carry", "interpolate")
 
@@ -99,7 +99,8 @@ def time_series(name: str, path: str | os.PathLike[str] | None = None, *, gaps: 
     values[steps] = measured
     missing = int(np.isnan(values).any(1).sum())
     values = np.stack([fill_gaps(column, gaps) for column in values.T], axis=1)
-    how = "carry the last value before them" if gaps == "carry" else "lie on a line between their neighbours"
+    how = "the last value is carried" if gaps == "carry" else "on a line between the neighbours"
+    said = f"{counted(missing, kind.step, kind.step + 's')} of {len(values):,} without a measurement: {how}"
     return Series(
         name,
         values[:, 0] if len(kind.columns) == 1 else values,
@@ -107,7 +108,7 @@ def time_series(name: str, path: str | os.PathLike[str] | None = None, *, gaps: 
         kind.step,
         kind.season,
         list(kind.columns.values()),
-        [f"{missing} of {len(values):,} {kind.step}s have no measurement: they {how}"] if missing else [],
+        [said] if missing else [],
     )
 
 
