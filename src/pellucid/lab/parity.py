@@ -12,7 +12,7 @@ import numpy as np
 from pellucid.errors import ParameterError
 from pellucid.inspect.pictures import new_figure, save
 from pellucid.inspect.trace import trace
-from pellucid.lab.base import Experiment, Finding, Result
+from pellucid.lab.base import COLORS, Experiment, Finding, Result, mean_and_interval, tidy
 from pellucid.layers import Dense
 from pellucid.network import Sequential
 from pellucid.network.parameters import count
@@ -22,8 +22,6 @@ from pellucid.training.callbacks import Callback
 Weights = list[tuple[np.ndarray, np.ndarray]]  # W and b of each layer; ReLU behind all but the last
 BATCH = 32
 JUDGED = 4096  # unseen inputs, at most
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-_TITLE: dict[str, Any] = {"loc": "left", "fontsize": 10, "fontweight": "bold"}
 
 
 class Extent(NamedTuple):
@@ -83,7 +81,7 @@ def run(out: Path, *, seed: int = 0, quick: bool = False) -> Result:
         for depth in (1, 3):
             nets = [learner(bits, 1000, depth, seed + i) for i in range(extent.unseen_seeds)]
             shares = unseen[bits, depth] = [right_on_unseen(net, bits, m, extent.updates) for net in nets]
-            said = f"{np.mean(shares):.0%} ({min(shares):.0%} – {max(shares):.0%})"
+            said = "{:.1%} ± {:.1%}".format(*mean_and_interval(shares))
             rows.append((f"learned from {m:,}", bits, depth, *_size(nets[0]), None, said))
     signals = {
         depth: [full_parity_signal(learner(bits, 1000, depth, seed, "float64"), bits) for bits in _bits(extent)]
@@ -120,8 +118,8 @@ def run(out: Path, *, seed: int = 0, quick: bool = False) -> Result:
         "learned: bits as ±1, ReLU, logistic loss, Adam at 0.01, batches of 32, at most "
         f"{extent.updates:,} updates, seeds from {seed}",
         f"all right: of {extent.seeds} seeds trained on all inputs those then right on each; Wilson's 95 % interval",
-        f"unseen right: trained on some inputs, judged on up to {JUDGED:,} others; mean (range) of "
-        f"{extent.unseen_seeds} seeds",
+        f"unseen right: trained on some inputs, judged on up to {JUDGED:,} others; mean of "
+        f"{extent.unseen_seeds} seeds and its 95 % interval",
     )
     head = ("network", "bits", "hidden layers", "hidden units", "parameters", "all right", "unseen right")
     return Result(head, tuple(rows), findings, picture, notes)
@@ -362,10 +360,10 @@ def draw(
     draw_tree(panels["tree"], min(extent.bits, 8))
 
     axes = panels["units"]
-    for color, (name, of_n) in zip(_COLORS, units.items(), strict=True):
+    for color, (name, of_n) in zip(COLORS, units.items(), strict=False):
         axes.semilogy(list(of_n), [FORETOLD[name][1](n) for n in of_n], color=color, linewidth=1.0)
         axes.semilogy(list(of_n), list(of_n.values()), "o", color=color, markersize=3.5, label=name)
-    axes.set_title("hidden units, by bits (lines: foretold)", **_TITLE)
+    tidy(axes, "hidden units: counted, and foretold (lines)", "bits")
     axes.legend(frameon=False, fontsize=8)
 
     axes = panels["learned"]
@@ -379,7 +377,7 @@ def draw(
             shares,
             np.abs(ends - shares),
             fmt="o-",
-            color=_COLORS[i],
+            color=COLORS[i],
             markersize=4,
             linewidth=1.2,
             capsize=2,
@@ -388,24 +386,24 @@ def draw(
     axes.set_xscale("log")
     axes.set_xticks(extent.sizes, [str(size) for size in extent.sizes], minor=False)
     axes.set_xticks([], minor=True)
-    axes.set_title(f"seeds that learn all inputs of {extent.learned} bits, by parameters", **_TITLE)
+    tidy(axes, f"learning all inputs of {extent.learned} bits", "parameters", "share of seeds that succeed")
     axes.legend(frameon=False, fontsize=8)
 
     axes = panels["unseen"]
-    for color, depth in zip(_COLORS, (1, 3), strict=False):
+    for color, depth in zip(COLORS, (1, 3), strict=False):
         means = [np.mean(unseen[n, depth]) for n in extent.unseen]
         axes.plot(extent.unseen, means, color=color, linewidth=1.2, label=f"{depth} hidden layer{'s' * (depth > 1)}")
         for n in extent.unseen:
             axes.plot([n] * extent.unseen_seeds, unseen[n, depth], "o", color=color, markersize=3, alpha=0.6)
-    axes.axhline(1.0, color=_COLORS[2], linewidth=1.2, label="constructed")
+    axes.axhline(1.0, color=COLORS[2], linewidth=1.2, label="constructed")
     axes.axhline(0.5, color="#999999", linewidth=1.0, linestyle="--", label="chance")
-    axes.set_title(f"right on unseen inputs, by bits ({extent.examples:,} or half seen)", **_TITLE)
+    tidy(axes, f"learning {extent.examples:,} inputs, or half of them", "bits", "right on unseen inputs")
     axes.legend(frameon=False, fontsize=8)
 
     axes = panels["signal"]
     bits = np.array(_bits(extent))
     axes.semilogy(bits, 2.0 ** (-bits / 2), color="#999999", linewidth=1.4, label="mean of all parities: 2$^{-n/2}$")
-    for color, (depth, values) in zip(_COLORS, signals.items(), strict=False):
+    for color, (depth, values) in zip(COLORS, signals.items(), strict=False):
         axes.semilogy(
             bits,
             values,
@@ -415,11 +413,8 @@ def draw(
             linewidth=1.0,
             label=f"of all bits, {depth} hidden layer{'s' * (depth > 1)}",
         )
-    axes.set_title("signal of a parity in the first gradient, by bits", **_TITLE)
+    tidy(axes, "a parity's signal in the first gradient", "bits")
     axes.legend(frameon=False, fontsize=8)
-    for axes in panels.values():
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8)
     return save(figure, path)
 
 
@@ -432,7 +427,7 @@ def draw_tree(axes: Any, n: int) -> None:
     for level, layer in enumerate(t):
         for i, j in zip(*np.nonzero(layer.W), strict=True):
             on = columns[level][j, 0] > 0
-            color = _COLORS[0] if layer.W[i, j] > 0 else _COLORS[1]
+            color = COLORS[0] if layer.W[i, j] > 0 else COLORS[1]
             axes.plot(
                 [level, level + 1],
                 [places[level][j], places[level + 1][i]],
@@ -449,10 +444,8 @@ def draw_tree(axes: Any, n: int) -> None:
         axes.text(level, 1.04, name, ha="center", fontsize=8)
     axes.set_xlim(-0.2, len(columns) - 0.8)
     axes.invert_yaxis()
+    tidy(axes, f"the XOR tree for {n} bits; filled: 1; weights +1 blue, −1 orange, faint where they carry 0")
     axes.set_axis_off()
-    axes.set_title(
-        f"the XOR tree for {n} bits; filled: 1; weights +1 blue, −1 orange, faint where they carry 0", **_TITLE
-    )
 
 
 EXPERIMENT = Experiment(

@@ -1,0 +1,323 @@
+"""Gradients that vanish: how their size changes from layer to layer, by activation, start and normalisation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pellucid import data, engines
+from pellucid.errors import TrainingError
+from pellucid.inspect.pictures import new_figure, save
+from pellucid.inspect.trace import Trace, trace
+from pellucid.lab.base import COLORS, Experiment, Finding, Result, mean_and_interval, tidy
+from pellucid.layers import BatchNorm, Dense, LayerNorm
+from pellucid.layers.activations import activations
+from pellucid.layers.dense import fitting_initializer
+from pellucid.network import Sequential
+from pellucid.optimizers import Momentum
+
+ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu", "gelu")
+NAIVE, FITTING, BATCH, LAYER = "naive", "fitting", "naive, batch norm", "naive, layer norm"
+NORMS = {NAIVE: None, FITTING: None, BATCH: BatchNorm, LAYER: LayerNorm}
+LARGEST_SLOPE = {"sigmoid": 0.25, "relu": 1.0}
+GRID = np.linspace(-9, 9, 6000)  # even, so that 0, where ReLU has its kink, lies between two points
+NORMAL = np.exp(-(GRID**2) / 2) / np.exp(-(GRID**2) / 2).sum()
+
+
+class Extent(NamedTuple):
+    """How much a run does."""
+
+    activations: tuple[str, ...]
+    depth: int  # hidden layers of the networks that are measured
+    width: int
+    depths: tuple[int, ...]
+    seeds: int
+    learned: int  # hidden layers of the networks that learn
+    learned_width: int
+    epochs: int
+    tolerance: float  # of a factor per layer; theory is that of infinite width
+
+
+FULL = Extent(ACTIVATIONS, 30, 256, (1, 2, 4, 8, 16, 32), 3, 16, 64, 10, 0.05)
+QUICK = Extent(("sigmoid", "tanh", "relu"), 8, 128, (1, 4), 2, 4, 16, 1, 0.1)
+FORETOLD = (
+    *((NAIVE, "sigmoid"), (FITTING, "sigmoid"), (BATCH, "sigmoid"), (LAYER, "sigmoid"), (NAIVE, "tanh")),
+    *((FITTING, "tanh"), (NAIVE, "relu"), (FITTING, "relu"), (BATCH, "relu"), (LAYER, "relu")),
+)
+LEARNERS = ((NAIVE, "sigmoid"), (BATCH, "sigmoid"), (FITTING, "tanh"), (NAIVE, "relu"), (FITTING, "relu"))
+
+
+def run(out: Path, *, seed: int = 0, quick: bool = False) -> Result:
+    """Trace one iteration of deep networks on the digits, compare each layer's gradient with theory; then train some.
+
+    Arguments:
+        out: the folder for ``vanishing.png``.
+        seed: the first of the networks' seeds.
+        quick: True takes fewer activations, layers and seeds.
+
+    Raises:
+        EngineError: matplotlib is not installed.
+    """
+    extent = QUICK if quick else FULL
+    x, y = digits()
+    X, Y = x[:256].T, y[:256]
+    seeds = range(seed, seed + extent.seeds)
+    sizes, foretold, factors, rows = {}, {}, {}, []
+    bounds: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    above = 0
+    for start in NORMS:
+        for g in extent.activations:
+            nets = [network(start, g, extent.depth, extent.width, each) for each in seeds]
+            traces = [trace(net, X, Y) for net in nets]
+            dZ = np.array([[layer.dA for layer in hidden_norms(t)] for t in traces])
+            dW = np.array([[layer.dW for layer in hidden_norms(t)] for t in traces])
+            if not NORMS[start] and g in LARGEST_SLOPE:
+                per_layer = [shrinkage(t, LARGEST_SLOPE[g]) for t in traces]
+                above += sum(each.above for each in per_layer)
+                bounds[g] = (per_layer[0].typical, per_layer[0].bound)
+            case = start, g
+            sizes[case] = np.exp(np.log(dZ / dZ[:, -1:]).mean(axis=0))
+            foretold[case] = mean_field(nets[0], start, g, X)
+            each = (dZ[:, 0] / dZ[:, -1]) ** (1 / (extent.depth - 1))
+            factors[case] = float(foretold[case][0] ** (1 / (extent.depth - 1))), *mean_and_interval(each)
+            after = np.mean([learned(start, g, extent.learned, extent, s) for s in seeds])
+            predicted, measured, half = factors[case]
+            first_dW = np.exp(np.log(dW[:, 0] / dW[:, -1]).mean())
+            rows.append((start, g, measured, half, predicted, sizes[case][0], first_dW, after))
+
+    first = {
+        g: [
+            np.mean([first_gradient(FITTING, g, depth, extent.width, s, X, Y) for s in seeds])
+            for depth in extent.depths
+        ]
+        for g in extent.activations
+    }
+    right = {
+        (start, g): [np.mean([learned(start, g, depth, extent, s) for s in seeds]) for depth in extent.depths]
+        for start, g in LEARNERS
+    }
+    findings = (
+        *(
+            Finding(f"‖dZ‖ from a layer to the one before, {g}, {start}", *factors[start, g][:2], extent.tolerance)
+            for start, g in FORETOLD
+        ),
+        Finding("examples and layers where logistic or ReLU exceeds max g' · ‖W‖₂", 0.0, float(above), 0.0),
+    )
+    picture = draw(extent, sizes, foretold, bounds, first, right, rows, out / "vanishing.png")
+    notes = (
+        f"{extent.depth} hidden layers of {extent.width}, float64, seeds {seed} to {seeds[-1]}; 256 of the digits, "
+        "one mean and one deviation for all pixels",
+        "naive: W uniform in ±1/√n_prev; fitting: He's for ReLU's family, LeCun's for SELU, Xavier's for the others",
+        "‖dZ‖: of a typical example, √(Σ dZ²/m); per layer: (‖dZ[1]‖ / ‖dZ[L]‖)^(1/(L-1)), mean and 95 % interval",
+        "foretold: mean field, from the deviation of W and the size of the inputs",
+        f"right: on held-out digits, {extent.learned} hidden layers of {extent.learned_width}, {extent.epochs} epochs, "
+        "momentum 0.9, α 0.02; – where a seed diverged",
+    )
+    head = ("start", "activation", "per layer", "±", "foretold", "‖dZ‖ first/last", "‖dW‖ first/last", "right")
+    return Result(head, tuple(rows), findings, picture, notes)
+
+
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """The digits: x (1797, 64) with mean 0 and deviation 1 over all pixels together, and their classes."""
+    digits = data.load("digits")
+    taken, classes = digits.take(np.arange(len(digits)))
+    x = np.reshape(taken, (len(digits), -1))
+    return (x - x.mean()) / x.std(), np.asarray(classes)
+
+
+def network(start: str, g: str, depth: int, width: int, seed: int, dtype: str = "float64") -> Sequential:
+    """Hidden layers Dense, normalisation where ``start`` has one, activation g; ten classes."""
+    layers: list[Any] = []
+    activation = activations.get(g)
+    for n_prev in [64] + [width] * (depth - 1):
+        naive = f"uniform({-(n_prev**-0.5)}, {n_prev**-0.5})"
+        layers.append(Dense(width, initializer=fitting_initializer(activation) if start == FITTING else naive))
+        if norm := NORMS[start]:
+            layers.append(norm())
+        layers.append(type(activation)())
+    return Sequential(*layers, Dense(10), input_shape=64, loss="softmax_cross_entropy", seed=seed, dtype=dtype)
+
+
+# --- measured -------------------------------------------------------------------------------------------------------
+
+
+def hidden_norms(t: Trace) -> list[Any]:
+    """The norms of the hidden layers; their Dense ends in Z, so its dA is dZ."""
+    return [norms for norms, each in zip(t.norms(), t, strict=True) if isinstance(each.layer, Dense)][:-1]
+
+
+class Shrinkage(NamedTuple):
+    """dZ from layer to layer, the first to the last but one.
+
+    Attributes:
+        typical: ‖dZ[l]‖ / ‖dZ[l+1]‖ of a typical example.
+        bound: max g' · ‖W[l+1]‖₂.
+        above: how many examples and layers exceed it.
+    """
+
+    typical: np.ndarray
+    bound: np.ndarray
+    above: int
+
+
+def shrinkage(t: Trace, slope: float) -> Shrinkage:
+    """What a trace without normalisation says of |dZ[l]| ≤ max g' · ‖W[l+1]‖₂ · |dZ[l+1]|.
+
+    Arguments:
+        t: the trace.
+        slope: max g'.
+    """
+    dense = [each for each in t if isinstance(each.layer, Dense)][:-1]
+    sizes = np.array([np.linalg.norm(each.dA, axis=0) for each in dense])  # (L, m)
+    bound = np.array([slope * np.linalg.norm(each.W, 2) for each in dense[1:]])
+    typical = np.sqrt((sizes**2).mean(axis=1))
+    above = int(np.sum(sizes[:-1] > bound[:, None] * sizes[1:] * (1 + 1e-12)))
+    return Shrinkage(typical[:-1] / typical[1:], bound, above)
+
+
+def first_gradient(start: str, g: str, depth: int, width: int, seed: int, X: np.ndarray, Y: np.ndarray) -> float:
+    """‖dW[1]‖ of a network with ``depth`` hidden layers."""
+    _, grads = network(start, g, depth, width, seed).gradients(X, Y)
+    return float(np.linalg.norm(grads["dense_1"]["W"]))
+
+
+def learned(start: str, g: str, depth: int, extent: Extent, seed: int) -> float:
+    """The share of held-out digits that a network is right on after training; NaN where the training diverged."""
+    x, y = digits()
+    net = network(start, g, depth, extent.learned_width, seed, "float32")
+    rule = Momentum(0.02)
+    try:
+        history = net.fit(
+            x, y, epochs=extent.epochs, optimizer=rule, validation=0.2, metrics=["accuracy"], progress=False
+        )
+    except TrainingError:
+        return float("nan")
+    return history["validation_accuracy"][-1]
+
+
+# --- foretold -------------------------------------------------------------------------------------------------------
+
+
+def moments(g: str, q: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """E A, E A² and E g'(Z)² for Z from N(0, q), A = g(Z); each of q's shape (k,)."""
+    ops, layer = engines.get("numpy"), activations.get(g)
+    Z = np.sqrt(q)[:, None] * GRID
+    A, cache = layer.forward(ops, {}, Z)
+    slope, _ = layer.backward(ops, {}, cache, np.ones_like(Z))
+    return A @ NORMAL, A**2 @ NORMAL, slope**2 @ NORMAL
+
+
+def mean_field(net: Sequential, start: str, g: str, X: np.ndarray) -> np.ndarray:
+    """‖dZ[l]‖ / ‖dZ[L]‖ for l = 1 … L, as a wide network would have it: Z normal, forward and backward independent.
+
+        forward    q[l] = σ²[l] E A[l-1]², where σ²[l] = n[l-1] · variance of W[l]
+        backward   E dZ[l]² = σ²[l+1] E g'(Z[l])² E dZ[l+1]²
+
+    Normalised, Z is from N(0, 1) whatever W is, and dZ is divided by what Z was divided by: σ[l] times the deviation
+    of A[l-1] over the batch, or the root of its mean square over the layer. The σ² cancel.
+
+    Arguments:
+        net: the network; only the sizes of its W are read.
+        start: one of `NORMS`.
+        g: the activation.
+        X: the inputs (64, m); their sizes start the forward half.
+
+    Source: Poole et al. 2016, "Exponential expressivity in deep neural networks through transient chaos", equation 3;
+    Schoenholz et al. 2017, "Deep information propagation", equation 8; for batch normalisation Yang et al. 2019.
+    """
+    W = [params["W"] for name, params in net.parameters.items() if name.startswith("dense")][:-1]
+    variances = [each.shape[1] * each.var() for each in W]
+    if norm := NORMS[start]:
+        mean, square, slope = (each[0] for each in moments(g, np.ones(1)))
+        spread = square - mean**2 if norm is BatchNorm else square
+        before = X.var(axis=1).mean() if norm is BatchNorm else (X**2).mean()  # of A[0], the inputs
+        squares = [slope / each for each in [before] + [spread] * (len(W) - 2)]
+        return np.sqrt(np.append(np.cumprod(squares[::-1])[::-1], 1.0))
+    q = variances[0] * np.quantile((X**2).mean(axis=0), (np.arange(16) + 0.5) / 16)  # of 16 typical examples
+    factors = []
+    for sigma2 in variances[1:]:
+        _, square, slope = moments(g, q)
+        factors.append(sigma2 * slope)
+        q = sigma2 * square
+    backward = np.cumprod(factors[::-1], axis=0)[::-1].mean(axis=1)
+    return np.sqrt(np.append(backward, 1.0))
+
+
+# --- the picture ----------------------------------------------------------------------------------------------------
+
+
+def draw(
+    extent: Extent,
+    sizes: dict[tuple[str, str], np.ndarray],
+    foretold: dict[tuple[str, str], np.ndarray],
+    bounds: dict[str, tuple[np.ndarray, np.ndarray]],
+    first: dict[str, list[Any]],
+    right: dict[tuple[str, str], list[Any]],
+    rows: list[tuple[Any, ...]],
+    path: Path,
+) -> Path:
+    """The gradient through the layers of each start; the bound; and what depth costs."""
+    figure = new_figure(13.0, 7.4)
+    panels = figure.subplots(2, 4)
+    color = dict(zip(ACTIVATIONS, COLORS, strict=False))
+    layers = np.arange(1, extent.depth + 1)
+    for axes, start in zip(panels[0], NORMS, strict=True):
+        for g in extent.activations:
+            axes.semilogy(layers, foretold[start, g], color=color[g], linewidth=1.0)
+            axes.semilogy(layers, sizes[start, g], "o", color=color[g], markersize=2.5, label=g)
+        axes.axhline(1.0, color="#999999", linewidth=0.8)
+        tidy(axes, start, "layer", "‖dZ‖ against the last layer's" if start == NAIVE else "")
+    panels[0, 0].legend(frameon=False, fontsize=8)
+
+    axes = panels[1, 0]
+    for g, (measured, bound) in bounds.items():
+        axes.semilogy(layers[:-1], bound, "--", color=color[g], linewidth=1.2, label=f"{g}: {LARGEST_SLOPE[g]:g} ‖W‖₂")
+        axes.semilogy(layers[:-1], measured, "o-", color=color[g], markersize=2.5, linewidth=0.8, label="measured")
+    axes.set_ylim(0.12, 12)
+    axes.set_yticks([0.25, 0.5, 1, 2, 4], ["¼", "½", "1", "2", "4"])
+    axes.set_yticks([], minor=True)
+    tidy(axes, "fitting: a layer's factor, its bound", "layer", "‖dZ[l]‖ / ‖dZ[l+1]‖")
+    axes.legend(frameon=False, fontsize=7, ncols=2)
+
+    axes = panels[1, 1]
+    for g, values in first.items():
+        axes.loglog(extent.depths, values, "o-", color=color[g], markersize=3, linewidth=1.0)
+    tidy(axes, "fitting: ‖dW[1]‖ by depth", "hidden layers")
+
+    axes = panels[1, 2]
+    looks = zip(
+        (("sigmoid", "-"), ("sigmoid", "--"), ("tanh", "-"), ("relu", ":"), ("relu", "-")), right.items(), strict=True
+    )
+    for (g, line), ((start, _), values) in looks:
+        axes.semilogx(
+            extent.depths, values, line, marker="o", color=color[g], markersize=3, linewidth=1.2, label=f"{g}, {start}"
+        )
+    tidy(axes, "right after training, by depth", "hidden layers")
+    axes.legend(framealpha=0.85, edgecolor="none", fontsize=7, loc="center left")
+    for axes in panels[1, 1:3]:
+        axes.set_xticks(extent.depths, [str(depth) for depth in extent.depths])
+        axes.set_xticks([], minor=True)
+
+    axes = panels[1, 3]
+    for start, marker in zip(NORMS, "osD^", strict=True):
+        those = [row for row in rows if row[0] == start]
+        axes.semilogx(
+            [row[2] for row in those], [row[-1] for row in those], marker, color="#444444", markersize=4, label=start
+        )
+        for row in those:
+            axes.plot(row[2], row[-1], marker, color=color[row[1]], markersize=4)
+    axes.set_xticks([0.15, 0.25, 0.5, 1.0], ["0.15", "0.25", "0.5", "1"])
+    axes.set_xticks([], minor=True)
+    tidy(axes, f"right after training, {extent.learned} layers", "factor of ‖dZ‖ per layer")
+    axes.legend(frameon=False, fontsize=7)
+    return save(figure, path)
+
+
+EXPERIMENT = Experiment(
+    "vanishing",
+    "gradients that vanish: their size layer by layer, by activation, start and normalisation",
+    "How does a gradient's size change on its way back through the layers, and what keeps it?",
+    run,
+)
