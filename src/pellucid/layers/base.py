@@ -185,8 +185,8 @@ class Layer:
         """What the layer carries along a sequence, before its first step; empty for layers without memory."""
         return {}
 
-    def state_at(self, cache: Any, step: int) -> State:
-        """What it carries after ``step`` steps of the sequence that left ``cache``."""
+    def state_at(self, cache: Any, step: int | None) -> State:
+        """What it carries after ``step`` steps of the sequence that left ``cache``; None is all."""
         return {}
 
     # --- seeing it ----------------------------------------------------------------------------------------------
@@ -359,7 +359,7 @@ class Call:
         return values if self.layer.several_inputs or len(values) > 1 else values[0]
 
 
-def Input(shape: int | Sequence[int]) -> Node:
+def Input(shape: int | Sequence[int | None]) -> Node:
     """An input of a graph.
 
     Arguments:
@@ -379,7 +379,8 @@ def as_shape(shape: Any, where: str, *, any_length: bool = False) -> Shape:
     known = sizes[1:] if any_length and isinstance(shape, Iterable) and sizes[:1] == (None,) else sizes
     if not sizes or not all(isinstance(n, (int, np.integer)) and n > 0 for n in known):
         raise ShapeError("a shape is made of positive integers", where=where, got=repr(shape))
-    return (*(None,) * (len(sizes) - len(known)), *(int(n) for n in known))
+    steps: Any = (None,) * (len(sizes) - len(known))
+    return (*steps, *(int(n) for n in known))
 
 
 def output_shape(layer: Layer, input_shape: Any) -> Any:

@@ -124,11 +124,11 @@ class _Recurrent(Layer):
 
     def forward(self, ops, params, A_prev, *, mode=PREDICT):
         W, U, b, c = params["W"], params["U"], params.get("b"), params.get("c")
-        X, *start = A_prev if isinstance(A_prev, tuple) else (A_prev,)
+        X, *starts = A_prev if isinstance(A_prev, tuple) else (A_prev,)
         mask = mode.mask[0] if isinstance(mode.mask, tuple) else mode.mask
         self._check(X, W, mask)
-        given = bool(start)
-        start = tuple(self._started(ops, each, X) for each in start or map(mode.state.get, self.states))
+        given = bool(starts)
+        start = tuple(self._started(ops, each, X) for each in starts or map(mode.state.get, self.states))
         if self.reverse:
             X, mask = X[::-1], None if mask is None else mask[::-1]
 
@@ -159,11 +159,11 @@ class _Recurrent(Layer):
         return (dX, *d_start) if cache.given else dX, grads
 
     def next_state(self, ops, state, cache):
-        return self.state_at(cache, len(cache.X)) if self.stateful else state
+        return self.state_at(cache, None) if self.stateful else state
 
-    def state_at(self, cache: _Cache, step: int) -> dict[str, Array]:
-        """The state after ``step`` steps of the sequence that left ``cache``."""
-        return {name: S[step] for name, S in zip(self.states, cache.states, strict=True)}
+    def state_at(self, cache: _Cache, step: int | None) -> dict[str, Array]:
+        """The state after ``step`` steps of the sequence that left ``cache``; None is all."""
+        return {name: S[-1 if step is None else step] for name, S in zip(self.states, cache.states, strict=True)}
 
     def output_mask(self, mask):
         mask = mask[0] if isinstance(mask, tuple) else mask
@@ -539,7 +539,8 @@ class Bidirectional(Layer):
         return (joined, *(ops.xp.concatenate(both, axis=0) for both in states)), cache
 
     def backward(self, ops, params, cache, dA, *, input_gradient=True):
-        dA_prev, grads = None, {}
+        dA_prev: Any = None
+        grads: dict[str, Any] = {}
         for (way, layer), own, arriving in zip(self.ways.items(), cache[:2], self._arriving(cache, dA), strict=True):
             d, found = layer.backward(ops, _of_way(params, way), own, arriving, input_gradient=input_gradient)
             grads |= {f"{name}_{way}": gradient for name, gradient in found.items()}

@@ -36,7 +36,7 @@ class Sequential(Network):
     def __init__(
         self,
         *layers: Layer | Sequence[Layer],
-        input_shape: int | Sequence[int],
+        input_shape: int | Sequence[int | None],
         loss: Any = None,
         loss_weights: Any = None,
         seed: int = 0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -80,8 +80,8 @@ class Source:
         if not (predicting or net.losses):
             raise ParameterError("the network has no loss", hint="make it with loss='softmax_cross_entropy', say")
         self.rows: Rows | None = x if is_rows(x) else None
-        self.inputs: dict[str, np.ndarray | Sequences] = {}
-        self.targets: dict[str, np.ndarray | Sequences] = {}
+        self.inputs: Mapping[str, np.ndarray | Sequences] = {}
+        self.targets: Mapping[str, np.ndarray | Sequences] = {}
         self.indices: np.ndarray | None = None  # which examples this is a part of; None is all
         if self.rows is not None:
             if y is not None:
@@ -189,7 +189,7 @@ class Source:
         place = what if self.net.single or name is None else f"{what}[{name!r}]"
         return f"{self.where} {place}".strip()
 
-    def _checked(self, name: str, values: Any) -> np.ndarray:
+    def _checked(self, name: str, values: Any) -> np.ndarray | Sequences:
         where, shape = self._place("x", name), self.net.inputs[name]
         if isinstance(values, Sequences):
             return self._checked_sequences(values, shape, where)
@@ -216,21 +216,13 @@ class Source:
                 expected=f"sequences {written(*shape)}",
                 got=f"sequences {written(None, *x.values.shape[1:])}",
             )
-        wrong = np.flatnonzero(x.lengths != shape[0]) if shape[0] is not None else []
-        if len(wrong) and (x.lengths > shape[0]).any():
+        wrong = np.flatnonzero(x.lengths != shape[0]) if shape[0] is not None else np.zeros(0, int)
+        if wrong.size:
             raise ShapeError(
-                "a sequence longer than the network's input",
-                where=f"{where}, example {int(np.argmax(x.lengths > shape[0]))}",
-                expected=f"at most {shape[0]} steps",
-                got=int(x.lengths.max()),
-                hint=f"a network of any length: input_shape={(None, *shape[1:])}",
-            )
-        if len(wrong):
-            raise ShapeError(
-                "sequences of different lengths for a network of one length",
-                where=where,
+                "sequences of other lengths than the network's input",
+                where=f"{where}, example {wrong[0]}",
                 expected=f"{shape[0]} steps",
-                got=f"{x.lengths.min()} to {x.lengths.max()} steps",
+                got=f"{x.lengths[wrong[0]]} steps",
                 hint=f"a network of any length: input_shape={(None, *shape[1:])}",
             )
         for bad in self._unfit(x.values):
@@ -250,10 +242,10 @@ class Source:
                 yield (start + first, *rest)
                 return
 
-    def _checked_targets(self, y: Any) -> dict[str, np.ndarray]:
+    def _checked_targets(self, y: Any) -> dict[str, np.ndarray | Sequences]:
         if y is None:
             raise DataError("there are no targets", where=self._place("y"), expected="class indices or values")
-        targets = {}
+        targets: dict[str, np.ndarray | Sequences] = {}
         for name, values in self.net.named(y, self.net.outputs, "y").items():
             loss, shape, where = self.net.losses[name], self.net.outputs[name], self._place("y", name)
             if isinstance(values, Sequences):

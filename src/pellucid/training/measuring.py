@@ -135,7 +135,7 @@ def told(net: Network, output: str, batches: list[Seen]) -> tuple[np.ndarray, np
         predictions.append(said)
         truth.append(true)
         weights.append(None if weight is None else np.repeat(weight, len(true) // len(weight)))
-    weight = None if weights[0] is None else np.concatenate(weights)
+    weight = None if weights[0] is None else np.concatenate([each for each in weights if each is not None])
     return np.concatenate(predictions), np.concatenate(truth), weight
 
 
