@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from pellucid.data import load
+from pellucid.training.split import split_indices
+
 # Okabe and Ito's colours, which stay apart for colour-blind readers.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 # Student's t: 97.5 % quantile by degrees of freedom, from 1; beyond them, that of the normal distribution and a little.
@@ -86,6 +89,21 @@ class Experiment:
     title: str
     question: str
     run: Callable[..., Result]
+
+
+def digits(held_out: float, *, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The embedded handwritten digits: x, y to learn from, and x, y held out; pixels (m, 1, 8, 8) from 0 to 1.
+
+    Arguments:
+        held_out: their share or number, the classes in proportion.
+        seed: of who is held out.
+    """
+    whole = load("digits")
+    x, y = whole.take(slice(None))
+    labels = np.asarray(y, dtype=np.int64)
+    split = split_indices(len(labels), validation=held_out, test=0, labels=labels, seed=seed)
+    x = x.astype(np.float32) / 16
+    return x[split.train], labels[split.train], x[split.validation], labels[split.validation]
 
 
 def mean_and_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
