@@ -51,7 +51,7 @@ def test_windows_of_a_text_know_the_vocabulary_of_training_only():
     assert "".join(vocabulary.decode(row) for row in y) == text[1 : 5 * len(parts.train) + 1]
     assert (parts.test.take([0])[1] == vocabulary.unknown).any()
     words, _ = data.text_windows("one two, " * 50, 4, unit="word")
-    assert words.symbols[3:] == [",", "one", "two"]
+    assert set(words.symbols[3:]) == {",", "one", "two"}
 
 
 def test_texts_of_two_topics_tell_nothing(sayings):

@@ -10,10 +10,12 @@ from pellucid.data.prose import prose, text_windows
 from pellucid.data.series import Series, Windows, time_series, windows
 from pellucid.data.storage import data_home
 from pellucid.data.text import Vocabulary
+from pellucid.data.video import MovingDigits, moving_digits
 
 __all__ = [
     "Card",
     "Dataset",
+    "MovingDigits",
     "Pairs",
     "Preprocessor",
     "Series",
@@ -25,6 +27,7 @@ __all__ = [
     "english_korean",
     "fetch",
     "load",
+    "moving_digits",
     "names",
     "pronunciations",
     "prose",
