@@ -371,7 +371,7 @@ class _Categorical(Loss):
         _check_classes(self.class_weight, n, type(self).__name__)
         index_shape = output_shape[:-1]
         if fits(Y.shape[:-1], (*index_shape, 1)) and Y.ndim == len(index_shape) + 2:
-            Y = Y.reshape(*index_shape, Y.shape[-1])
+            Y = Y[..., 0, :]
         if Y.ndim == len(output_shape) + 1:
             Y = super().targets(Y, output_shape, dtype, where=where)
             wrong = (Y.min(axis=-2) < 0) | (abs(Y.sum(axis=-2) - 1) > 1e-3)

@@ -212,11 +212,12 @@ class _Check:
         rng: np.random.Generator,
     ) -> None:
         self.net, self.epsilon, self.tolerance, self.rng = net, epsilon, tolerance, rng
-        self.inputs, self.targets = net.checked(X), net.checked_targets(Y)
+        self.inputs = net.checked(X)
         weight = options["sample_weight"]
         self.weight = None if weight is None else net.ops.asarray(weight, "float64")
         masks = net.checked_masks(options["mask"], self.inputs)
         self.mode = net._mode(options["train"], options["update"], masks)
+        self.targets = net.checked_targets(Y, masks=self.mode.mask)
 
     def array(self, path: str, W: Any, dW: Any, entries: int, directions: int) -> Iterator[Entry]:
         """The comparisons for one parameter or input."""

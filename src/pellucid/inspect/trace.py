@@ -66,7 +66,9 @@ def trace(
         input_gradient=True,
         observer=seen,
     )
-    t = Trace(net, net.checked(X), net.checked_targets(Y), seen, done, train)
+    inputs = net.checked(X)
+    masks = net.masks(net.checked_masks(mask, inputs))
+    t = Trace(net, inputs, net.checked_targets(Y, masks=masks), seen, done, train)
     _Writer(net, t, weighted=sample_weight is not None).write()
     return t
 

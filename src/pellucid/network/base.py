@@ -419,7 +419,7 @@ class Network(ABC):
         """
         inputs = self.checked(X)
         mode = self._mode(False, 0, self.checked_masks(mask, inputs))
-        targets = self.checked_targets(Y)
+        targets = self.checked_targets(Y, masks=mode.mask)
         _same_count(inputs, targets)
         weight = self._checked_weight(sample_weight, next(iter(targets.values())).shape[-1])
         return float(self.objective(self.parameters, self.state, inputs, targets, weight=weight, mode=mode))
@@ -445,7 +445,8 @@ class Network(ABC):
     ) -> Iteration:
         """`iteration` on users' arrays with the network's own parameters; changes nothing."""
         inputs = self.checked(X)
-        masks, targets = self.checked_masks(mask, inputs), self.checked_targets(Y)
+        mode = self._mode(train, update, self.checked_masks(mask, inputs))
+        targets = self.checked_targets(Y, masks=mode.mask)
         _same_count(inputs, targets)
         return self.iteration(
             self.parameters,
@@ -453,7 +454,7 @@ class Network(ABC):
             inputs,
             targets,
             weight=self._checked_weight(sample_weight, next(iter(targets.values())).shape[-1]),
-            mode=self._mode(train, update, masks),
+            mode=mode,
             input_gradient=input_gradient,
             observer=observer,
         )
@@ -568,15 +569,23 @@ class Network(ABC):
             found[name] = self.ops.asarray(value.astype(bool))
         return found
 
-    def checked_targets(self, Y: Any, *, where: str = "Y") -> dict[str, Array]:
-        """The targets by output name, as the losses read them."""
+    def checked_targets(
+        self, Y: Any, *, masks: Mapping[str, Array] | None = None, where: str = "Y"
+    ) -> dict[str, Array]:
+        """The targets by output name, as the losses read them; whatever they are at steps that do not count.
+
+        Arguments:
+            Y: targets, examples last.
+            masks: which steps count, by label, as `masks` returns them.
+            where: what to call Y in messages.
+        """
         if not self.losses:
             raise ParameterError("the network has no loss", hint="make it with loss='softmax_cross_entropy', say")
         named = self.named(Y, self.outputs, where)
         return {
             name: self.ops.asarray(
                 loss.targets(
-                    named[name],
+                    self._counted(named[name], self.loss_mask(masks, name)),
                     self.outputs[name],
                     np.dtype(self.dtype),
                     where=where if self.single else f"{where}[{name!r}]",
@@ -584,6 +593,15 @@ class Network(ABC):
             )
             for name, loss in self.losses.items()
         }
+
+    def _counted(self, Y: Any, mask: Array | None) -> Any:
+        """The targets with those of a step that counts in the place of those that do not."""
+        Y = np.asarray(Y)
+        if mask is None or Y.ndim < 2 or (Y.shape[0], Y.shape[-1]) != mask.shape:
+            return Y
+        mask = self.ops.to_numpy(mask)
+        steps = np.where(mask, np.arange(len(mask))[:, None], mask.argmax(axis=0))
+        return np.take_along_axis(Y, steps.reshape(len(mask), *(1,) * (Y.ndim - 2), -1), axis=0)
 
     def named(self, values: Any, names: Mapping[str, Any], where: str) -> dict[str, Any]:
         """``values`` by name: a mapping with exactly these names, or the one value for the one name.
