@@ -23,7 +23,7 @@ LEVELS = (
     {"network"},
     {"inspect", "runs"},
     {"training"},
-    {"estimators", "experiment", "tune", "lab", "zoo"},
+    {"estimators", "experiment", "tasks", "tune", "lab", "zoo"},
     {"cli"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
@@ -38,7 +38,7 @@ FACADES = {
 DOOR = ("__init__.py", "__main__.py")
 FILES = sorted(str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py"))
 BUILT_ON = {"estimators.py": {"sklearn"}}  # its classes are scikit-learn's estimators, nothing without it
-HEAVY = ["matplotlib", "sklearn", "scipy", "rich", "jax", "torch", "pandas", "pyarrow", "PIL", "safetensors", "tomli_w"]
+HEAVY = ["matplotlib", "sklearn", "scipy", "rich", "jax", "torch", "pandas", "pyarrow", "PIL", "safetensors", "tomli_w", "optuna"]
 
 
 def room_of(path: str) -> str:

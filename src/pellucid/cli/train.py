@@ -22,9 +22,9 @@ from pellucid.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from pellucid.experiment import Experiment
     from pellucid.network.base import Network
     from pellucid.runs import Run
+    from pellucid.tasks import Finding, Task
 
 _EPILOG = """\
 examples
@@ -103,7 +103,7 @@ def reading_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data")
     add = group.add_argument
     add("--target", metavar="COLUMN", help="what to predict: a column, or a file with the targets")
-    add("--task", choices=["classification", "regression"], help="default: told by the target")
+    add("--task", metavar="TASK", help="classification, regression, … (default: told by the data)")
     add("--drop", nargs="+", action="extend", metavar="COL", help="columns to leave out")
     add("--categories", nargs="+", action="extend", metavar="COL", help="columns of numbers to take as categories")
     add("--categorical", choices=["one-hot", "embedding"], help="how categories enter the network (default: one-hot)")
@@ -136,10 +136,12 @@ def run(args: argparse.Namespace) -> Answer:
 
 
 def _start(args: argparse.Namespace, say: Any) -> Answer:
-    from pellucid.experiment import OF_NETWORK, Experiment, complete_network, is_file, recipe_of
+    from pellucid import tasks
     from pellucid.runs import Run, environment
+    from pellucid.tasks.building import OF_NETWORK, complete_network, is_file, recipe_of
 
-    net_name = args.net or "mlp"
+    kind = tasks.find(args.data, args.task)
+    net_name = args.net or kind.net
     described: dict[str, Any] = {
         "net": os.path.abspath(net_name) if is_file(net_name) else net_name,
         "data": reading(args, standardize=recipe_of(net_name).standardize),
@@ -149,38 +151,45 @@ def _start(args: argparse.Namespace, say: Any) -> Answer:
             "seed": args.seed or 0,
         },
     }
+    if kind.kind != "examples":
+        described["task"] = {"kind": kind.kind} | _own_options(args, kind)
     if args.averaging is not None and args.patience:
         raise UsageError("--patience goes back to the best epoch, --averaging to none: give one of them", args.parser)
     wanted = {name: getattr(args, name) for name in (*OF_NETWORK, *_OF_TRAINING)}
     if args.hidden is not None:
         wanted["hidden"] = _units(args)
-    experiment = Experiment(described)
-    _check_test(args, experiment)
-    net, described["training"] = experiment.settled(net_name, wanted)
+    task = tasks.made(described)
+    if "task" in described:
+        described["task"] |= task.settings
+    _check_test(args, task)
+    net, described["training"] = task.settled(net_name, wanted)
     described["network"] = complete_network(net)
-    _describe(experiment, net, described, say)
+    _describe(task, net, described, say)
 
     def create() -> Run:
         return Run.create(
             args.out,
             config=described,
-            environment=environment(
-                engine=net.ops.name, seed=net.seed, data_fingerprint=experiment.dataset.fingerprint
-            ),
-            name=f"{_stem(experiment.dataset.name)}-{_stem(os.path.basename(net_name))}",
+            environment=environment(engine=net.ops.name, seed=net.seed, data_fingerprint=task.fingerprint),
+            name=f"{_stem(task.name)}-{_stem(os.path.basename(net_name))}",
         )
 
-    return _train(args, experiment, net, described, create, say, resume=False)
+    return _train(args, task, net, described, create, say, resume=False)
+
+
+def _own_options(args: argparse.Namespace, kind: type[Task]) -> dict[str, Any]:
+    """What was given of the flags that belong to one task."""
+    return {name: value for name in kind.options if (value := getattr(args, name)) is not None}
 
 
 def _resume(args: argparse.Namespace, say: Any) -> Answer:
     import tomli_w
 
+    from pellucid import tasks
     from pellucid.errors import DataError, ParameterError
-    from pellucid.experiment import Experiment
     from pellucid.files import atomic_write
-    from pellucid.network.saving import from_config
     from pellucid.runs import Run
+    from pellucid.tasks.building import network_of
 
     free = {"resume", "epochs", "json", "debug", "quiet", "no_plot", "threads", "run", "parser"}
     for name, value in vars(args).items():
@@ -201,24 +210,24 @@ def _resume(args: argparse.Namespace, say: Any) -> Answer:
     if args.epochs and args.epochs > training["epochs"]:
         training["epochs"] = args.epochs
         atomic_write(run.path / "config.toml", tomli_w.dumps(described))
-    experiment = Experiment(described)
+    task = tasks.made(described)
     then = run.environment.get("data_fingerprint")
-    if experiment.dataset.fingerprint != then:
+    if task.fingerprint != then:
         raise DataError(
             "the data have changed since the run was made",
             where=described["data"]["source"],
             expected=f"SHA-256 {str(then)[:16]}…",
-            got=f"{experiment.dataset.fingerprint[:16]}…",
+            got=f"{task.fingerprint[:16]}…",
             hint="put the old data back, or start a new run",
         )
-    net = from_config(described["network"], engine=training["engine"], where=str(run.path / "config.toml"))
-    _describe(experiment, net, described, say)
-    return _train(args, experiment, net, described, lambda: run, say, resume=True)
+    net = network_of(described["network"], engine=training["engine"], where=str(run.path / "config.toml"))
+    _describe(task, net, described, say)
+    return _train(args, task, net, described, lambda: run, say, resume=True)
 
 
 def _train(
     args: argparse.Namespace,
-    experiment: Experiment,
+    task: Task,
     net: Network,
     described: dict[str, Any],
     create: Any,
@@ -243,7 +252,7 @@ def _train(
     run = create()
     with run:
         try:
-            history = experiment.fit(
+            history = task.fit(
                 net,
                 training,
                 callbacks=[begun],
@@ -261,26 +270,24 @@ def _train(
         say("")
         try:
             net.save(run.path / MODEL)
-            metrics = experiment.metrics(training["metrics"])
-            measured, confusion, closed = _measure(experiment, net, metrics, run)
-            pictures = [] if args.no_plot else _pictures(run, history, confusion, experiment, say)
+            measured, finding, closed = _measure(task, net, training["metrics"], run)
+            pictures = [] if args.no_plot else _pictures(run, history, finding, say)
         except KeyboardInterrupt as failure:
             raise _interrupted(failure, run) from None
-    return _answer(experiment, net, run, history, measured, confusion, closed, pictures)
+    return _answer(task, net, run, history, measured, finding, closed, pictures)
 
 
-def _measure(experiment: Experiment, net: Network, metrics: list[Any], run: Run) -> tuple[dict[str, Any], Any, str]:
-    """Loss and metrics of every part, the test set's confusion matrix, and why the test set stayed closed if it did."""
-    from pellucid.cli.evaluate import measure
+def _measure(task: Task, net: Network, names: list[str], run: Run) -> tuple[dict[str, Any], Finding | None, str]:
+    """Loss and metrics of every part, what the test set came to, and why it stayed closed if it did."""
     from pellucid.training.split import TestVault
 
     measured: dict[str, Any] = {}
     for part in ("train", "validation"):
-        if len(getattr(experiment.split, part)):
-            measured[part], _ = measure(net, experiment.rows(part), metrics)
-    vault = TestVault(experiment.rows("test"), run)
-    if not len(experiment.split.test):
+        if task.sizes[part]:
+            measured[part] = task.measure(net, task.rows(part), names).values
+    if not task.sizes["test"]:
         return measured, None, "no examples were kept for the test"
+    vault = TestVault(task.rows("test"), run)
     if vault.openings:
         when = vault.openings[-1]["when"]
         return (
@@ -288,41 +295,40 @@ def _measure(experiment: Experiment, net: Network, metrics: list[Any], run: Run)
             None,
             f"the test set was seen on {when}: `pellucid evaluate {run.path} --again` looks once more",
         )
-    measured["test"], confusion = measure(net, vault.open(reason="train"), metrics)
-    vault.record(measured["test"])
-    return measured, confusion, ""
+    finding = task.measure(net, vault.open(reason="train"), names)
+    measured["test"] = finding.values
+    vault.record(finding.values)
+    return measured, finding, ""
 
 
-def _pictures(run: Run, history: Any, confusion: Any, experiment: Experiment, say: Any) -> list[str]:
+def _pictures(run: Run, history: Any, finding: Finding | None, say: Any) -> list[str]:
     from pellucid.errors import EngineError
     from pellucid.inspect import curves
 
     try:
-        drawn = [curves.png(history, run.path / "curves.png")]
-        if confusion is not None:
-            classes = experiment.classes or ()
-            drawn.append(curves.confusion_png(confusion, classes, run.path / "confusion.png"))
-            if lacking := curves.missing_letters(classes):
-                say(f"confusion.png numbers the classes from 0: no font here has {lacking[:20]!r}")
+        drawn = [str(curves.png(history, run.path / "curves.png"))]
+        for name, draw in (finding.pictures if finding else {}).items():
+            if note := draw(run.path / name):
+                say(note)
+            drawn.append(str(run.path / name))
     except EngineError as missing:
         say(f"no pictures: {missing.problem}; {missing.hint}")
         return []
-    return [str(path) for path in drawn]
+    return drawn
 
 
 def _answer(
-    experiment: Experiment,
+    task: Task,
     net: Network,
     run: Run,
     history: Any,
     measured: dict[str, Any],
-    confusion: Any,
+    finding: Finding | None,
     closed: str,
     pictures: list[str],
 ) -> Answer:
     from pellucid.experiment import MODEL
     from pellucid.inspect.curves import terminal
-    from pellucid.metrics import render_confusion
     from pellucid.network.parameters import count
 
     document = {
@@ -332,32 +338,31 @@ def _answer(
         "epochs": len(history),
         "best_epoch": history.restored_epoch or len(history),
         "stopped": history.stopped,
-        "task": experiment.task,
+        "task": task.task,
         "seed": net.seed,
         "parameters": count(net.parameters),
-        "examples": {part: len(rows) for part, rows in experiment.split._asdict().items()},
+        "examples": task.sizes,
         **{part: measured.get(part) for part in ("train", "validation", "test")},
         "model": str(run.path / MODEL),
         "pictures": pictures,
     }
-    if confusion is not None:
-        document |= {"classes": experiment.classes, "confusion": confusion}
     parts = [heading("Learning"), terminal(history), ""]
-    if confusion is not None:
-        parts += [
-            heading("Test set: which class was taken for which"),
-            render_confusion(confusion, experiment.classes),
-            "",
-        ]
+    if finding:
+        document |= finding.document
+        parts += (
+            [heading(f"Test set: {finding.title[0].lower()}{finding.title[1:]}"), finding.text, ""]
+            if finding.text
+            else []
+        )
     names = list(next(iter(measured.values())))
-    rows = [[part, len(getattr(experiment.split, part)), *values.values()] for part, values in measured.items()]
+    rows = [[part, task.sizes[part], *values.values()] for part, values in measured.items()]
     parts += [heading("Results"), table(rows, ["", "examples", *(name.replace("_", " ") for name in names)])]
     parts += [f"({closed})"] if closed else []
-    parts += [unit_note(experiment.preprocessor)] if experiment.task == "regression" else []
+    parts += [finding.note] if finding and finding.note else []
     parts += ["", _summary_line(document, history), "", heading("Kept in"), f"  {run.path}", ""]
     names = [os.path.basename(each) for each in [document["model"], *pictures]] + ["config.toml", "metrics.jsonl"]
     parts[-2] += f"   ({', '.join(names)})"
-    parts += [heading("Next"), indented(_next(run, experiment))]
+    parts += [heading("Next"), indented(_next(run, task))]
     return Answer(document, "\n".join(parts))
 
 
@@ -371,33 +376,18 @@ def _summary_line(document: dict[str, Any], history: Any) -> str:
     return line
 
 
-def _next(run: Run, experiment: Experiment) -> str:
-    data = "DATA" if experiment.dataset.kind != "table" else "NEW.csv"
-    lines = [
-        (f"pellucid predict {run.path} {data}", "what it says of new data"),
-        (f"pellucid show {run.path}", "layers, hyperparameters, parameters"),
-        (f"pellucid step {run.path} --example 0", "one iteration, every value laid open"),
-        (f"pellucid evaluate {run.path} {data}", "measure it on other labelled data"),
-    ]
+def _next(run: Run, task: Task) -> str:
+    lines = task.next_steps(run.path)
     width = max(len(command) for command, _ in lines)
     return "\n".join(f"{command:<{width}}   {what}" for command, what in lines)
 
 
-def unit_note(preprocessor: Any) -> str:
-    """What unit the numbers of a regression are in."""
-    names = ", ".join(preprocessor.target_names) or "the target"
-    return f"the loss is of the standardised target; all else is in the unit of {names}"
-
-
-def _describe(experiment: Experiment, net: Network, described: dict[str, Any], say: Any) -> None:
+def _describe(task: Task, net: Network, described: dict[str, Any], say: Any) -> None:
     from pellucid.network.parameters import count
 
-    dataset, split = experiment.dataset, experiment.split
-    what = f"{len(experiment.classes or ())} classes" if experiment.task == "classification" else "regression"
-    shape = "×".join(map(str, experiment.preprocessor.input_shape))
-    counts = ", ".join(f"{len(rows):,} {part}" for part, rows in split._asdict().items())
-    say(f"{dataset.name}: {len(dataset):,} examples of {shape} numbers, {what} ({counts})")
-    for line in dict.fromkeys([*dataset.report, *experiment.preprocessor.report]):
+    counts = ", ".join(f"{count:,} {part}" for part, count in task.sizes.items())
+    say(f"{task.name}: {sum(task.sizes.values()):,} {task.described()} ({counts})")
+    for line in task.report:
         say(f"  {with_flags(line)}")
     training = described["training"]
     optimizer = training["optimizer"]["type"]
@@ -423,7 +413,7 @@ def reading(args: argparse.Namespace, *, standardize: bool = True) -> dict[str, 
     options = {
         "source": os.path.abspath(args.data) if os.path.exists(args.data) else args.data,
         "target": os.path.abspath(args.target) if args.target and os.path.isfile(args.target) else args.target,
-        "task": args.task,
+        "task": args.task if args.task in ("classification", "regression") else None,
         "drop": args.drop,
         "categorical": args.categories,
         "missing": args.missing,
@@ -444,14 +434,14 @@ def reading(args: argparse.Namespace, *, standardize: bool = True) -> dict[str, 
     }
 
 
-def _check_test(args: argparse.Namespace, experiment: Experiment) -> None:
+def _check_test(args: argparse.Namespace, task: Task) -> None:
     from pellucid.errors import ParameterError
 
-    if args.test is not None and experiment.dataset.test_rows is not None:
+    if args.test is not None and task.official_test:
         raise ParameterError(
             "the data have a test set of their own",
             where="--test",
-            got=f"{len(experiment.dataset.test_rows):,} official test examples",
+            got=f"{task.official_test:,} official test examples",
             hint="leave --test out",
         )
 

@@ -20,7 +20,11 @@ def entries() -> dict[str, Entry]:
         for module in pkgutil.iter_modules(__path__)
         if module.name != "base"
     ]
-    members = [entry for module in modules for entry in getattr(module, "ENTRIES", None) or [module.ENTRY]]
+    members = [
+        entry
+        for module in modules
+        for entry in (*getattr(module, "ENTRIES", ()), *([module.ENTRY] if hasattr(module, "ENTRY") else []))
+    ]
     return {entry.name: entry for entry in members}
 
 

@@ -1,0 +1,180 @@
+"""Networks and optimizers as a command or a run's config describes them."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from pellucid import optimizers, schedules, zoo
+from pellucid.errors import ParameterError, ShapeError
+from pellucid.layers.base import layers
+from pellucid.network.base import Network
+from pellucid.network.saving import from_config, read_toml
+from pellucid.registry import config
+
+OF_NETWORK = ("hidden", "activation", "dropout", "initializer", "width")
+"""Hyperparameters of the zoo's networks that ``pellucid train`` has a flag for."""
+
+ANY = "T"
+"""What a run's config and a network file write for steps of any number, as in ``input_shape = ["T", 12]``."""
+
+
+def recipe_of(net: str) -> zoo.Recipe:
+    """How a network of the zoo is trained unless somebody says otherwise; a file's network as most are."""
+    return zoo.Recipe() if is_file(net) else zoo.find(net).recipe
+
+
+def is_file(net: str) -> bool:
+    """Whether ``--net`` names a file rather than a network of the zoo."""
+    return net.endswith(".toml") or os.sep in net or Path(net).is_file()
+
+
+def build(name: str, shape: Sequence[Any], outputs: int, *, needed: Mapping[str, Any], **options: Any) -> Network:
+    """A network of the zoo.
+
+    Arguments:
+        name: of the entry.
+        shape: of one example.
+        outputs: units of the last layer.
+        needed: what the task tells the network beside that.
+        options: hyperparameters and what every network takes; where one is None the entry's own counts.
+
+    Raises:
+        ParameterError: a hyperparameter that the network does not have, or a network that is not for the task.
+    """
+    entry = zoo.find(name)
+    options = {key: value for key, value in options.items() if value is not None}
+    takes = inspect.signature(entry.build).parameters
+    common = {"loss", "seed", "engine", "dtype", "regularizer"}
+    for option in options:
+        if option not in takes and option not in common:
+            own = ", ".join(f"--{each}" for each in takes if each in OF_NETWORK)
+            raise ParameterError(f"{name} has no {option}", where=f"--{option}", expected=own or "no such flags")
+    if missing := [each for each in needed if each not in takes]:
+        if missing == ["levels"]:
+            raise ParameterError(f"{name} embeds no categories", where="--categorical", hint="--categorical one-hot")
+        fit = [
+            each for each, other in zoo.entries().items() if {*needed} <= {*inspect.signature(other.build).parameters}
+        ]
+        raise ParameterError(f"{name} cannot read these data", where="--net", expected=", ".join(fit), got=name)
+    return entry.build(shape, outputs, **needed, **options)
+
+
+def from_file(
+    path: str,
+    said: dict[str, Any],
+    shape: Sequence[int],
+    outputs: int,
+    loss: Any,
+    wanted: dict[str, Any],
+    data_name: str,
+) -> Network:
+    """A network file with what it leaves open taken from the data: input shape, units of the last layer, loss."""
+    described = dict(said)
+    chain = described.get("layers")
+    if "inputs" not in described:
+        described.setdefault("input_shape", list(shape))
+    if isinstance(chain, list) and chain and "inputs" not in described:
+        last = {"type": chain[-1]} if isinstance(chain[-1], str) else dict(chain[-1])
+        if str(last.get("type", "")).lower() == "dense":
+            last.setdefault("units", outputs)
+            described["layers"] = [*chain[:-1], last]
+    net = network_of(described, where=path, **{**wanted, "loss": loss})
+    for what, made, needed in (("input", net.inputs, tuple(shape)), ("output", net.outputs, (outputs,))):
+        if len(made) != 1:
+            raise ParameterError(
+                f"the network has several {what}s",
+                where=path,
+                expected=f"one {what}",
+                hint="train it in Python, by net.fit",
+            )
+        got = next(iter(made.values()))
+        if got != needed:
+            mend = "input_shape" if what == "input" else "the units of the last Dense layer"
+            raise ShapeError(
+                f"the network's {what} does not fit {data_name}",
+                where=path,
+                expected=needed,
+                got=got,
+                hint=f"leave {mend} out of the file: then the data decide",
+            )
+    return net
+
+
+def complete_file(path: str, **defaults: Any) -> Network:
+    """The network of a file that leaves nothing open."""
+    said = {**defaults, **read_toml(path)}
+    if "inputs" not in said and "input_shape" not in said:
+        raise ParameterError(
+            "the file leaves the input's shape open, and there are no data to take it from",
+            where=path,
+            hint="write input_shape = [4], say, into it, or give DATA to `pellucid step` or `pellucid check`",
+        )
+    return network_of(said, where=path)
+
+
+def optimizer_of(text: str, learning_rate: str | None) -> optimizers.Optimizer:
+    """The optimizer, with another learning rate where one is given: a number keeps the form of its schedule."""
+    made = optimizers.get(text, where="--optimizer")
+    if learning_rate is None:
+        return made
+    try:
+        number = float(learning_rate)
+    except ValueError:
+        return replace(made, learning_rate=schedules.get(learning_rate, where="--learning-rate"))
+    first = fields(made.schedule)[0].name
+    if first in ("initial", "value", "max_rate"):
+        return replace(made, learning_rate=replace(made.schedule, **{first: number}))
+    return replace(made, learning_rate=number)
+
+
+def complete(thing: Any) -> Any:
+    """As `pellucid.registry.config`, but with the arguments that stand at their default: nothing is left unsaid."""
+    if isinstance(thing, (list, tuple)):
+        return [complete(each) for each in thing]
+    if hasattr(thing, "registered_name"):
+        names = inspect.signature(type(thing)).parameters
+        return {"type": thing.registered_name, **{name: complete(getattr(thing, name)) for name in names}}
+    return config(thing)
+
+
+def complete_network(net: Network) -> dict[str, Any]:
+    """The network's config with every argument of every layer."""
+    described = net.config()
+    chain = []
+    for each in described["layers"]:
+        if "shared" in each:
+            chain.append(each)
+            continue
+        wiring = {"inputs": each["inputs"]} if "inputs" in each else {}
+        layer = layers.get({name: value for name, value in each.items() if name != "inputs"})
+        chain.append({**complete(layer), **wiring})
+    described["layers"] = chain
+    if len(net.losses) == 1:
+        described["loss"] = complete(next(iter(net.losses.values())))
+    if net.regularizer:
+        described["regularizer"] = complete(net.regularizer)
+    return _with_steps(described, None, ANY)
+
+
+def network_of(document: dict[str, Any], **options: Any) -> Network:
+    """The network that `complete_network`, or a file, described; options as in `pellucid.network.from_config`."""
+    return from_config(_with_steps(document, ANY, None), **options)
+
+
+def _with_steps(document: dict[str, Any], old: Any, new: Any) -> dict[str, Any]:
+    """The document with another sign for steps of any number in the inputs' shapes; TOML has no None."""
+
+    def changed(shape: Any) -> Any:
+        return [new if n == old else n for n in shape] if isinstance(shape, (list, tuple)) else shape
+
+    document = dict(document)
+    if "input_shape" in document:
+        document["input_shape"] = changed(document["input_shape"])
+    if isinstance(document.get("inputs"), dict):
+        document["inputs"] = {name: changed(shape) for name, shape in document["inputs"].items()}
+    return document

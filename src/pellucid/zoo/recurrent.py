@@ -1,0 +1,108 @@
+"""Networks with memory: recurrent layers that read a sequence and answer at its end, or at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from pellucid.errors import ParameterError, ShapeError
+from pellucid.layers import (
+    GRU,
+    LSTM,
+    Bidirectional,
+    Dense,
+    Dropout,
+    Embedding,
+    Flatten,
+    Layer,
+    Reshape,
+    SimpleRNN,
+    TimeDistributed,
+)
+from pellucid.network import Sequential
+from pellucid.zoo.base import Entry, Recipe
+
+_CELLS: dict[str, Callable[..., Layer]] = {"rnn": SimpleRNN, "lstm": LSTM, "gru": GRU}
+
+
+def recurrent(
+    cell: str,
+    input_shape: Sequence[int | None],
+    outputs: int,
+    *,
+    hidden: Sequence[int] = (128,),
+    dropout: float = 0.2,
+    bidirectional: bool = False,
+    symbols: int | None = None,
+    embedding: int = 64,
+    every_step: bool = False,
+    stateful: bool = False,
+    activation: Any = None,
+    initializer: Any = None,
+    **options: Any,
+) -> Sequential:
+    """Recurrent layers, one above the other, and a dense layer on what the last one says.
+
+    Arguments:
+        cell: ``"rnn"``, ``"lstm"`` or ``"gru"``.
+        input_shape: (T, n_x), None for sequences of any length; (T,) of ids; an image (channels, height, width) is
+            read row by row, each channel's rows after those of the one before; of a video (T, …) a frame is a step.
+        outputs: units of the last layer, which has no activation: logits or values.
+        hidden: units of each recurrent layer.
+        dropout: the probability of dropping, after each recurrent layer.
+        bidirectional: True runs each both ways, with as many units for each way.
+        symbols: how many ids there are, where the steps are ids; they are embedded.
+        embedding: units of the embedding.
+        every_step: True answers at every step, False after the last one.
+        stateful: True starts each batch where the batch before ended.
+        activation: of the recurrent layers of an ``"rnn"``: ``"tanh"``, ``"relu"`` or ``"sigmoid"``.
+        initializer: of the recurrent layers' W.
+        options: ``loss``, ``seed``, ``engine``, ``dtype``, ``regularizer``, ``loss_weights``.
+    """
+    if activation is not None and cell != "rnn":
+        raise ParameterError(f"the gates of {cell} have activations of their own", where="activation", got=activation)
+    given = {"activation": activation, "initializer": initializer}
+    own = {name: value for name, value in given.items() if value is not None}
+    chain = _steps_of(input_shape, cell, symbols, embedding)
+    for index, units in enumerate(hidden, 1):
+        sequences = every_step or index < len(hidden)
+        layer = _CELLS[cell](units, return_sequences=sequences, stateful=stateful, **own)
+        chain.append(Bidirectional(layer) if bidirectional else layer)
+        if dropout:
+            chain.append(Dropout(dropout))
+    last = Dense(outputs)
+    return Sequential(*chain, TimeDistributed(last) if every_step else last, input_shape=input_shape, **options)
+
+
+def _steps_of(shape: Sequence[int | None], net: str, symbols: int | None, embedding: int) -> list[Layer]:
+    """What makes vectors of the steps of the input."""
+    if symbols is not None:
+        return [Embedding(symbols, embedding)]
+    if len(shape) == 1:
+        raise ShapeError(
+            "reads sequences", where=net, expected="(T, n_x)", got=tuple(shape), hint="for tables there is --net mlp"
+        )
+    if len(shape) == 3 and (width := shape[2]) is not None and None not in shape:
+        return [Reshape((-1, width))]
+    return [TimeDistributed(Flatten())] if len(shape) > 2 else []
+
+
+def _entry(cell: str, title: str, source: str, **more: Any) -> Entry:
+    return Entry(
+        name=cell,
+        title=title,
+        build=partial(recurrent, cell),
+        source=source,
+        deviations=("dropout after the layer, Adam and gradients clipped by norm, which came later",),
+        recipe=Recipe(optimizer="adam(cosine(3e-3), clip_norm=1.0)", batch_size=64, epochs=20, patience=5),
+        input_shape=(28, 28),
+        **more,
+    )
+
+
+ENTRIES = [
+    _entry("rnn", "vanilla recurrent network, tanh, 128 units", "Elman 1990"),
+    _entry("lstm", "long short-term memory, 128 units", "Hochreiter and Schmidhuber 1997; Gers et al. 2000"),
+    _entry("gru", "gated recurrent unit, 128 units", "Cho et al. 2014"),
+]
