@@ -17,7 +17,7 @@ LEVELS = (
     {"errors", "trees"},
     {"registry", "files", "sequences"},
     {"schedules", "history"},
-    {"initializers", "regularizers", "optimizers", "metrics", "data", "signal"},
+    {"initializers", "regularizers", "optimizers", "metrics", "data", "signal", "sound"},
     {"engines"},
     {"losses", "layers"},
     {"network"},

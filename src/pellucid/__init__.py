@@ -42,7 +42,7 @@ _ROOMS = {
 _HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}
 _MODULES = (
     *("data", "engines", "errors", "estimators", "initializers", "inspect", "layers", "losses", "metrics", "network"),
-    *("optimizers", "regularizers", "runs", "schedules", "signal", "training", "tune"),
+    *("optimizers", "regularizers", "runs", "schedules", "signal", "sound", "training", "tune"),
 )
 
 __all__ = sorted([*_HOME, *_MODULES])
