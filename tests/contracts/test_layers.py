@@ -162,6 +162,12 @@ TABLE = [
     Row(pl.MeanOverTime(), (3, 2, 2)),
     Row(pl.Repeat(3), (4,)),
     Row(pl.Repeat(1), (2, 3)),
+    Row(pl.Attention(), ((3, 2), (4, 2))),
+    Row(pl.Attention("dot"), ((1, 2), (3, 4), (3, 2))),
+    Row(pl.Attention("general"), ((2, 3), (4, 2))),
+    Row(pl.Attention("general"), ((2, 3), (4, 1), (4, 2))),
+    Row(pl.AdditiveAttention(3), ((2, 3), (4, 2))),
+    Row(pl.AdditiveAttention(2), ((3, 2), (2, 4), (2, 1))),
 ]
 
 COUNTS = (17, 1)

@@ -62,6 +62,9 @@ def masks_of(row, rng, *, tails=False, m=M):
         mask = np.arange(T)[:, None] < rng.integers(1, T + 1, m) if tails else rng.random((T, m)) < 0.6
         mask[0 if tails else rng.integers(T, size=m), np.arange(m)] = True
         masks.append(mask if index % 2 == 0 else None)
+    if isinstance(row.layer, (pl.Attention, pl.AdditiveAttention)):  # a key goes with its value
+        masks[1:] = [np.roll(np.resize(masks[0], (shapes[1][0], m)), 1, axis=1)] * (len(masks) - 1)
+        masks[1][0] = True
     if row.layer.several_inputs is None:  # a sequence and the state that it starts from
         masks[1:] = [None] * (len(masks) - 1)
     return tuple(masks)
