@@ -6,8 +6,9 @@ from pellucid.data.fetching import fetch
 from pellucid.data.loading import load
 from pellucid.data.pairs import Pairs, chat, english_korean, pronunciations
 from pellucid.data.preprocessor import Preprocessor
-from pellucid.data.prose import prose, text_windows
+from pellucid.data.running_text import prose, text_windows
 from pellucid.data.series import Series, Windows, time_series, windows
+from pellucid.data.speech import Sounds, read_wav, recordings, speak
 from pellucid.data.storage import data_home
 from pellucid.data.text import Vocabulary
 from pellucid.data.video import MovingDigits, moving_digits
@@ -19,6 +20,7 @@ __all__ = [
     "Pairs",
     "Preprocessor",
     "Series",
+    "Sounds",
     "Vocabulary",
     "Windows",
     "card",
@@ -31,6 +33,9 @@ __all__ = [
     "names",
     "pronunciations",
     "prose",
+    "read_wav",
+    "recordings",
+    "speak",
     "text_windows",
     "time_series",
     "windows",

@@ -435,6 +435,29 @@ CARDS: dict[str, Card] = {
             reader="pl.data.pronunciations()",
         ),
         Card(
+            name="spoken-words",
+            title="numbers, letters, the phonetic alphabet, days and months, spoken by one person, 8,000 Hz",
+            task="classification",
+            examples=144,
+            shape=(None,),
+            licence="CC BY-SA 3.0",
+            source="asterisk-core-sounds 1.6.1, the recordings of the telephone system Asterisk",
+            citation="Allison Smith, for Digium (2003-2010)",
+            note="recorded, each word once: too few to train on, a real test of what was trained on other voices, such "
+            "as those of pl.data.speak(), which are synthetic",
+            client="apt",
+            package="asterisk-core-sounds-en-wav",
+            folders=_in(
+                "usr/share/asterisk/sounds/en_US_f_Allison",
+                {
+                    "digits": "c1d5948e1c9ac6d8a2d0d13ca846d18b52d36211578e42a86e212036d6bcfc9b",
+                    "letters": "f2674ca23792cd4f4445c67e0049787bfa8553f69de675ee85240a24ec677ea4",
+                    "phonetic": "95e814e822d7a21a373320e7a08ff3525e6245c6efd2af27ca9d28c28fa38051",
+                },
+            ),
+            reader="pl.data.recordings()",
+        ),
+        Card(
             name="stamps",
             title="what pictures for children are called: in which of 14 languages?",
             task="classification",
