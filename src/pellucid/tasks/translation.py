@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,22 +28,29 @@ SHOWN = 8  # sources, the first ones, that a finding shows
 _SOME = 500  # sources of the training and validation examples that are written out: enough to compare with the test
 
 
-def _both() -> Pairs:
-    stamps, office = (english_korean(source, units=("character", "character")) for source in ("stamps", "office"))
-    once = dict.fromkeys(
-        [*zip(stamps.inputs, stamps.outputs, strict=True), *zip(office.inputs, office.outputs, strict=True)]
-    )
+def _short(pairs: Pairs, longest_input: int, longest_output: int) -> Pairs:
+    """The pairs of at most so many symbols, and in the report how many others there are."""
+    short = pairs.within(longest_input, longest_output)
+    left_out = f"{len(pairs) - len(short):,} pairs are left out: over {longest_input} {pairs.units[0]}s to read"
+    return replace(short, report=[*pairs.report, f"{left_out} or {longest_output} {pairs.units[1]}s to write"])
+
+
+def _korean(*sources: str) -> Pairs:
+    parts = [english_korean(source, units=("character", "character")) for source in sources]
+    once = dict.fromkeys(pair for part in parts for pair in zip(part.inputs, part.outputs, strict=True))
     inputs, outputs = zip(*once, strict=True)
-    return Pairs("english-korean", inputs, outputs, stamps.units, [*stamps.report, *office.report])
+    name = parts[0].name if len(parts) == 1 else "english-korean"
+    report = [line for part in parts for line in part.report]
+    return _short(Pairs(name, inputs, outputs, parts[0].units, report), 40, 20)
 
 
 READERS: dict[str, Callable[[], Pairs]] = {
     "cmudict": pronunciations,
-    "english-korean": _both,
-    "stamps": lambda: english_korean("stamps", units=("character", "character")),
-    "office": lambda: english_korean("office", units=("character", "character")),
-    "chat": chat,
-    "chat-korean": lambda: chat("korean"),
+    "english-korean": lambda: _korean("stamps", "office"),
+    "stamps": lambda: _korean("stamps"),
+    "office": lambda: _korean("office"),
+    "chat": lambda: _short(chat(), 60, 100),
+    "chat-korean": lambda: _short(chat("korean"), 60, 100),
 }
 """The sets of pairs by name; ``"english-korean"`` is ``"stamps"`` and ``"office"`` together."""
 
@@ -284,10 +292,10 @@ def measured(net: Network, rows: Rows) -> Finding:
         + ("" if each["output"] in each["reference"] else f"   (not {' or '.join(each['reference'])})")
         for each in first
     ]
-    some = "" if rows.some is None else f"; of train and validation the first {rows.some} inputs"
     note = (
         f"loss: of a text; perplexity: of a {write.unit}, the right ones before it given; errors: written by beam of "
-        f"{WIDTH}, or greedily, the nearest of an input's references counting{some}"
+        f"{WIDTH}, or greedily, the nearest of an input's references counting; "
+        f"of training and validation the first {_SOME} inputs"
     )
     return Finding(values, {"first": first}, f"The first {len(first)} inputs", "\n".join(lines), note)
 
