@@ -97,17 +97,21 @@ def run(args: argparse.Namespace) -> Answer:
 
 
 def _tune(args: argparse.Namespace) -> Answer:
+    from pellucid import tasks
     from pellucid.cli.train import reading
-    from pellucid.experiment import recipe_of
+    from pellucid.tasks.building import recipe_of
     from pellucid.tune.tuning import FIXED, tune
 
-    net = args.net or "mlp"
+    kind = tasks.find(args.data, args.task)
+    net = args.net or kind.net
+    own = {name: value for name in kind.options if (value := getattr(args, name, None)) is not None}
     options = reading(args, standardize=recipe_of(net).standardize)
     source = options.pop("source")
     try:
         study = tune(
             source,
             net=net,
+            task=args.task if kind.kind == "examples" else {"kind": kind.kind, **own},
             space=args.space or "defaults",
             trials=args.trials,
             time=args.time,

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from pellucid import tasks
 from pellucid.errors import ParameterError, PellucidError, TrainingError, need
-from pellucid.experiment import Experiment
 from pellucid.files import atomic_write, to_json
 from pellucid.runs import environment
 from pellucid.tune.search import Plan, train
@@ -29,7 +29,7 @@ class Candidate:
     """Settings, measured with several seeds.
 
     Attributes:
-        kind: ``"optimum"``, ``"neighbour"``, ``"fresh"`` or ``"recipe"``.
+        kind: ``"optimum"``, ``"runner-up"``, ``"neighbour"``, ``"fresh"`` or ``"recipe"``.
         what: how it differs.
         settings: by hyperparameter.
         losses: validation loss for each seed; None where it diverged or failed.
@@ -100,13 +100,13 @@ def recheck(
     fresh: int = 4,
     told: Callable[[str], None] = lambda text: None,
 ) -> Recheck:
-    """Train the optimum, its neighbours, fresh samples and the bare recipe again, and judge.
+    """Train the optimum, the second best, neighbours, fresh samples and the bare recipe again, and judge.
 
     The seeds are new, since the old optimum was chosen for its luck with the old one; all candidates have the same, and
     are compared seed by seed. The split stays the study's, so that its test examples stay unseen.
 
         keep          no candidate is surely better
-        adjust        a neighbour is
+        adjust        the second best or a neighbour is
         search again  a fresh sample or the bare recipe is, or the optimum cannot be trained any more
 
     Arguments:
@@ -130,12 +130,15 @@ def recheck(
     if data is not None:
         source = os.path.abspath(data) if os.path.exists(data) else os.fspath(data)
         plan["data"] = {**plan["data"], "source": source}
-    experiment = Experiment(plan)
-    plan["fingerprint"] = experiment.dataset.fingerprint
+    task = tasks.made(plan)
+    plan["fingerprint"] = task.fingerprint
     chosen: list[tuple[str, str, Settings]] = [("optimum", f"trial {best.number}", best.settings)]
     importances = study.importances()
     names = [*importances, *(name for name in study.space.searched if name not in importances)]
-    near = list(study.space.neighbours(best.settings, names))[: max(0, neighbours)]
+    others = [each for each in study.complete[1:] if each.settings]
+    chosen += [("runner-up", f"trial {each.number}", each.settings) for each in others[:1]]
+    centre = best.settings or (others[0].settings if others else {})  # the recipe as it stands has no neighbours
+    near = list(study.space.neighbours(centre, names))[: max(0, neighbours)]
     chosen += [("neighbour", what, settings) for what, settings in near]
     taken = [settings for _, _, settings in chosen]
     drawn = study.space.sample(fresh, seed=plan["seed"] + len(study.trials)) if study.space.searched else []
@@ -146,10 +149,10 @@ def recheck(
     candidates: list[Candidate] = []
     for kind, what, settings in chosen:
         reference = candidates[0].losses if candidates else None
-        found = _measured(study, experiment, plan, kind, what, settings, numbers, reference, len(chosen) - 1)
+        found = _measured(study, task, plan, kind, what, settings, numbers, reference, len(chosen) - 1)
         candidates.append(found)
         told(_line(found))
-    net, _ = experiment.settled(plan["net"], plan["fixed"])
+    net, _ = task.settled(plan["net"], plan["fixed"])
     now = environment(engine=net.ops.name, seed=plan["seed"], data_fingerprint=plan["fingerprint"])
     verdict, why, use = _judged(best.loss or math.nan, best.seconds or 0.0, candidates)
     result = Recheck(
@@ -169,7 +172,7 @@ def recheck(
 
 def _measured(
     study: Study,
-    experiment: Experiment,
+    task: tasks.Task,
     plan: Plan,
     kind: str,
     what: str,
@@ -182,7 +185,7 @@ def _measured(
     seconds, reason = [], None
     for seed in seeds:
         try:
-            done = train(experiment, plan, study.space.wanted(settings), seed=seed)
+            done = train(task, plan, study.space.wanted(settings), seed=seed)
             losses.append(done.validation["loss"])
             seconds.append(done.seconds)
         except (PellucidError, MemoryError) as problem:
@@ -224,7 +227,7 @@ def _judged(then: float, seconds: float, candidates: list[Candidate]) -> tuple[s
     if seconds and max(optimum.seconds / seconds, seconds / max(optimum.seconds, 1e-9)) > 2:
         why.append(f"one training takes {optimum.seconds:.2g} s; it took {seconds:.2g} s then")
     better = sorted((each for each in others if each.better), key=lambda each: each.mean or math.inf)
-    elsewhere = [each for each in better if each.kind != "neighbour"]
+    elsewhere = [each for each in better if each.kind in ("fresh", "recipe")]
     if not better:
         why.append(f"none of {len(others)} others is surely better by {100 * WORTH:g} % or more")
         return "keep", why, optimum.settings

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pellucid.errors import EngineError, ParameterError, PellucidError, TrainingError, unknown
-from pellucid.experiment import Experiment, recipe_of
 from pellucid.history import History
 from pellucid.network import parameters
 from pellucid.network.base import Network
 from pellucid.runs import environment
+from pellucid.tasks import Task
+from pellucid.tasks.building import recipe_of
 from pellucid.training.callbacks import Callback
 from pellucid.tune.space import Settings, Space, Wanted
 from pellucid.tune.storage import BEAT, GRACE, is_dead, open_storage, optuna, sign
@@ -28,7 +29,7 @@ ATTEMPTS = 2  # how often a trial whose process was killed is begun at most
 REPEATS = 100  # settings in a row that were all tried before: then the space counts as searched through
 
 Plan = dict[str, Any]
-"""What a study is about, as plain values: data, split, net, fixed, space, seed, fingerprint,
+"""What a study is about, as plain values: data, task, split, net, fixed, space, seed, fingerprint,
 and ``network`` where the net is a file: its text."""
 
 
@@ -52,12 +53,12 @@ class Trained(NamedTuple):
 
 
 def train(
-    experiment: Experiment, plan: Plan, wanted: Wanted, *, seed: int | None = None, callbacks: Iterable[Callback] = ()
+    task: Task, plan: Plan, wanted: Wanted, *, seed: int | None = None, callbacks: Iterable[Callback] = ()
 ) -> Trained:
     """Train once, as ``pellucid train`` does with the same flags.
 
     Arguments:
-        experiment: the data.
+        task: the data, and what is learned of them.
         plan: of the study.
         wanted: by the names of the flags, beside what the plan fixes.
         seed: of parameters, order and dropout; None is the plan's. The split stays the plan's.
@@ -69,8 +70,8 @@ def train(
     """
     begun = time.monotonic()
     seeds = {"seed": plan["seed"] if seed is None else seed}
-    net, training = experiment.settled(plan["net"], {**plan["fixed"], **wanted, **seeds})
-    history = experiment.fit(net, training, callbacks=callbacks, progress=False)
+    net, training = task.settled(plan["net"], {**plan["fixed"], **wanted, **seeds})
+    history = task.fit(net, training, callbacks=callbacks, progress=False)
     epoch = history.restored_epoch or len(history)
     record = history.records[epoch - 1]
     validation = record["validation"]
@@ -193,7 +194,7 @@ class Search:
 
     def work(
         self,
-        experiment: Experiment,
+        task: Task,
         *,
         trials: int | None = None,
         until: float = math.inf,
@@ -203,7 +204,7 @@ class Search:
         """Train trial after trial.
 
         Arguments:
-            experiment: the data.
+            task: the data, and what is learned of them.
             trials: the study's, by all processes; None is no bound.
             until: no trial is begun after this moment of `time.monotonic`.
             told: called after each trial.
@@ -214,7 +215,7 @@ class Search:
             claimed = self._claim(trials)
             if claimed is None:
                 return
-            self._attempt(experiment, *claimed)
+            self._attempt(task, *claimed)
             told()
 
     def counted(self) -> list[Any]:
@@ -305,11 +306,11 @@ class Search:
                 return next((each.number for each in earlier if each.user_attrs.get("settings") == settings), None)
             time.sleep(0.01)
 
-    def _attempt(self, experiment: Experiment, trial: Any, settings: Settings) -> None:
+    def _attempt(self, task: Task, trial: Any, settings: Settings) -> None:
         states, watcher, begun = self._states, _Watcher(trial, prune=bool(settings)), time.monotonic()
         outcome, reason, done = "complete", None, None
         try:
-            done = train(experiment, self.plan, self.space.wanted(settings), callbacks=[watcher])
+            done = train(task, self.plan, self.space.wanted(settings), callbacks=[watcher])
             if watcher.pruned:
                 outcome, reason = "pruned", f"worse than others after epoch {len(done.history)}"
         except (KeyboardInterrupt, SystemExit):
@@ -317,7 +318,7 @@ class Search:
             self._lost(frozen, "interrupted", "begun again later", attempt=frozen.user_attrs.get("attempt", 1))
             raise
         except TrainingError as problem:
-            outcome, reason = "diverged", str(problem).replace("\n ", ",")
+            outcome, reason = "diverged", problem.problem
         except MemoryError as problem:
             outcome, reason = "out of memory", str(problem) or "there was not enough"
         except Exception as problem:

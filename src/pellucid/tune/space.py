@@ -16,8 +16,8 @@ import numpy as np
 
 from pellucid import initializers, optimizers, regularizers, schedules, zoo
 from pellucid.errors import DataError, ParameterError, unknown
-from pellucid.experiment import OF_NETWORK, is_file, recipe_of
 from pellucid.layers.activations import activations
+from pellucid.tasks.building import OF_NETWORK, is_file, optimizer_of, recipe_of
 
 Settings = dict[str, Any]
 Wanted = dict[str, Any]
@@ -281,7 +281,7 @@ class Space:
                 yield f"{name} {_short(settings[name])} → {_short(value)}", kept
 
     def wanted(self, settings: Settings) -> Wanted:
-        """Settings by the names of the flags of ``pellucid train``; see `pellucid.experiment.Experiment.settled`."""
+        """Settings by the names of the flags of ``pellucid train``; see `pellucid.tasks.Task.settled`."""
         recipe = recipe_of(self.net)
         same = ("epochs", "batch_size", "patience", "activation", "dropout", "initializer", "width")
         wanted: Wanted = {name: settings[name] for name in same if name in settings}
@@ -340,8 +340,6 @@ class Space:
 
     def _check_optimizers(self) -> None:
         """Every optimizer takes a learning rate and the momentum beside what it was given."""
-        from pellucid.experiment import optimizer_of
-
         kinds = self.dimensions["optimizer"].choices if "optimizer" in self.dimensions else (None,)
         for kind in kinds:
             text = kind or recipe_of(self.net).optimizer
@@ -370,7 +368,7 @@ def defaults(net: str, m: int | None = None) -> dict[str, Any]:
         "batch_size": sizes or recipe.batch_for(m or 1),
         "layers": {"low": 1, "high": 3},
         "units": {"low": 16, "high": 512, "log": True},
-        "activation": ["relu", "leaky_relu", "tanh", "gelu"],
+        "activation": _usable(net, "activation", ["relu", "leaky_relu", "tanh", "gelu"]),
         "initializer": ["he_normal", "xavier_uniform", "lecun_normal", "orthogonal"],
         "dropout": {"low": 0.0, "high": 0.6},
         "regularizer": ["none", "l1", "l2"],
@@ -379,7 +377,20 @@ def defaults(net: str, m: int | None = None) -> dict[str, Any]:
     if "width" in known:
         usual = _arguments_of(net)["width"].default
         space["width"] = {"low": usual // 2 if isinstance(usual, int) else usual / 2, "high": usual * 2, "log": True}
-    return {name: value for name, value in space.items() if name in known}
+    return {name: value for name, value in space.items() if name in known and value != []}
+
+
+def _usable(net: str, name: str, choices: list[str]) -> list[str]:
+    """The choices that this network can be built with: a recurrent one, say, takes few activations."""
+
+    def fits(choice: str) -> bool:
+        try:
+            zoo.find(net).example(**{name: choice})
+        except ParameterError:
+            return False
+        return True
+
+    return [each for each in choices if fits(each)] if name in known_for(net) else []
 
 
 def known_for(net: str) -> list[str]:

@@ -53,12 +53,25 @@ def open_storage(url: str) -> Any:
         if scheme == "redis":
             return package.storages.JournalStorage(package.storages.journal.JournalRedisBackend(url))
         options = {"connect_args": {"timeout": 60}} if scheme == "sqlite" else {"pool_pre_ping": True}
-        return package.storages.RDBStorage(url, engine_kwargs=options)
+        return _database(url, options)
     except ImportError as missing:
         raise EngineError(f"{scheme} needs a package that is not installed", hint=str(missing)) from missing
     except Exception as problem:
         reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
         raise DataError(f"cannot be opened: {reason}", where=_without_password(url)) from problem
+
+
+def _database(url: str, options: dict[str, Any]) -> Any:
+    """The tables of a database, which another process may be making at the same moment."""
+    for wait in (0.2, 0.5, 1.0, 2.0, None):
+        try:
+            return optuna().storages.RDBStorage(url, engine_kwargs=options)
+        except Exception as problem:
+            said = str(problem).lower()
+            if wait is None or not any(each in said for each in ("already exists", "unique", "duplicate", "locked")):
+                raise
+            time.sleep(wait)
+    raise AssertionError
 
 
 def _file(path: Path) -> Any:

@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pellucid import tasks
 from pellucid.errors import DataError, ParameterError, TrainingError
-from pellucid.experiment import Experiment
 from pellucid.files import atomic_write, to_json
 from pellucid.network.base import Network
 from pellucid.tune.search import Plan, Search, train
@@ -156,19 +156,19 @@ class Study:
         return next((each for each in self.complete if each.baseline), None)
 
     @cached_property
-    def experiment(self) -> Experiment:
+    def task(self) -> tasks.Task:
         """The data and their parts, read again.
 
         Raises:
             DataError: they are not there, or have changed since.
         """
-        found = Experiment(self.plan)
-        if found.dataset.fingerprint != self.plan["fingerprint"]:
+        found = tasks.made(self.plan)
+        if found.fingerprint != self.plan["fingerprint"]:
             raise DataError(
                 "the data have changed since the study was made",
                 where=str(self.plan["data"]["source"]),
                 expected=f"SHA-256 {self.plan['fingerprint'][:16]}…",
-                got=f"{found.dataset.fingerprint[:16]}…",
+                got=f"{found.fingerprint[:16]}…",
                 hint="study.recheck() measures the old optimum on the present data",
             )
         return found
@@ -183,7 +183,7 @@ class Study:
 
     def best_network(self) -> Network:
         """The winner, trained again: the same settings, data, split and seed."""
-        return train(self.experiment, self.plan, self.wanted()).net
+        return train(self.task, self.plan, self.wanted()).net
 
     def command(self, trial: Trial | None = None) -> str:
         """The command that trains a trial's network as the study did; None is the best trial."""
@@ -304,6 +304,9 @@ def train_arguments(plan: Plan, wanted: Wanted) -> list[str]:
     said: dict[str, Any] = {"net": plan["net"], **plan["fixed"], **wanted}
     same = ("target", "task", "drop", "missing", "dates", "delimiter", "encoding", "decimal", "channels", "keys")
     said |= {name: options[name] for name in same if name in options}
+    said |= {name: value for name, value in plan.get("task", {}).items() if name != "kind"}
+    if "task" in plan:
+        said["task"] = plan["task"]["kind"]
     if "categorical" in options:
         said["categories"] = options["categorical"]
     if "header" in options:
@@ -338,25 +341,29 @@ def folder_of(data: str, net: str) -> Path:
 
 
 def check_folder(folder: Path, storage: str, name: str) -> None:
-    """Make the folder, and note where the study is.
+    """Whether the reports of a study may go into a folder.
 
     Raises:
         ParameterError: another study's reports are in it.
     """
     path = folder / NOTE
-    note = {"storage": storage, "study": name}
+    if not path.exists():
+        return
+    try:
+        there = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        return
+    if there != {"storage": storage, "study": name}:
+        raise ParameterError(
+            "there is another study here",
+            where=str(folder),
+            expected=f"{there.get('study')} in {there.get('storage')}",
+            got=f"{name} in {storage}",
+            hint="another --out",
+        )
+
+
+def note_in(folder: Path, storage: str, name: str) -> None:
+    """Note in a folder where the study is that its reports are of."""
     folder.mkdir(parents=True, exist_ok=True)
-    if path.exists():
-        try:
-            there = json.loads(path.read_text("utf-8"))
-        except ValueError:
-            there = note
-        if there != note:
-            raise ParameterError(
-                "there is another study here",
-                where=str(folder),
-                expected=f"{there.get('study')} in {there.get('storage')}",
-                got=f"{name} in {storage}",
-                hint="another --out",
-            )
-    atomic_write(path, to_json(note) + "\n")
+    atomic_write(folder / NOTE, to_json({"storage": storage, "study": name}) + "\n")

@@ -9,20 +9,22 @@ import signal
 import subprocess
 import sys
 import time as clock
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pellucid import tasks
 from pellucid.errors import DataError, EngineError, ParameterError, unknown
-from pellucid.experiment import Experiment, is_file, recipe_of
 from pellucid.files import atomic_write, to_json
 from pellucid.network.base import Network
+from pellucid.tasks.building import is_file, recipe_of
 from pellucid.tune.progress import Shown
 from pellucid.tune.search import Plan, Search
 from pellucid.tune.space import Space
 from pellucid.tune.storage import SCHEMES
-from pellucid.tune.study import Study, check_folder, folder_of
+from pellucid.tune.study import Study, check_folder, folder_of, note_in
 
 TRIALS = 50
 FIXED = ("loss", "class_weight", "augment", "engine", "dtype", "metrics")
@@ -36,7 +38,8 @@ def tune(
     x: Any,
     y: Any = None,
     *,
-    net: str | Network = "mlp",
+    net: str | Network | None = None,
+    task: str | Mapping[str, Any] | None = None,
     space: Any = "defaults",
     trials: int | None = None,
     time: float | None = None,
@@ -64,7 +67,9 @@ def tune(
         x: a file, a folder or a name of the catalog; or arrays, examples first (m, …), which are kept in the study's
             folder.
         y: the targets (m,) where x is an array.
-        net: a name of the zoo, a network file, or a network, of which the layers are taken.
+        net: a name of the zoo, a network file, or a network, of which the layers are taken; None is the task's own.
+        task: what is learned, where the data do not say it: a kind such as ``"regression"``, or a table with the
+            ``kind`` and options of its own.
         space: ``"defaults"``, a TOML file or a dictionary; see `Space`.
         trials: how many there are to be in all, whoever trains them; None is 50, or no bound where there is a ``time``.
         time: seconds after which no further trial is begun.
@@ -100,8 +105,10 @@ def tune(
     trials = TRIALS if trials is None and time is None else trials
     of_arrays = not isinstance(x, (str, os.PathLike))
     named = "arrays" if of_arrays else os.fspath(x)
-    kind = net if isinstance(net, str) else "network"
-    folder = Path(out) if out is not None else folder_of(named, kind)
+    own = dict(task) if isinstance(task, Mapping) else {"kind": task}
+    learned = tasks.find(named, own.get("kind"))
+    net = learned.net if net is None else net
+    folder = Path(out) if out is not None else folder_of(named, net if isinstance(net, str) else "network")
     if of_arrays:
         named = _kept(x, y, folder)
     elif y is not None:
@@ -114,24 +121,31 @@ def tune(
         "fixed": {name: value for name, value in fixed.items() if value is not None},
         "seed": seed,
     }
+    if learned.kind != "examples":
+        plan["task"] = {**own, "kind": learned.kind}
+    elif own.get("kind") is not None:
+        plan["data"]["task"] = own["kind"]
     if is_file(net_name):
         plan["network"] = Path(net_name).read_text("utf-8")
-    experiment = Experiment(plan)
-    if test is not None and experiment.dataset.test_rows is not None:
+    made = tasks.made(plan)
+    if "task" in plan:
+        plan["task"] |= made.settings
+    if test is not None and made.official_test:
         raise ParameterError("the data have a test set of their own", where="tune, test", hint="leave test out")
-    plan["space"] = Space.read(space, net_name, len(experiment.split.train)).document()
-    plan["fingerprint"] = experiment.dataset.fingerprint
-    experiment.settled(net_name, {**plan["fixed"], "seed": seed})  # what is wrong for every trial is said at once
+    plan["space"] = Space.read(space, net_name, made.sizes["train"]).document()
+    plan["fingerprint"] = made.fingerprint
+    made.settled(net_name, {**plan["fixed"], "seed": seed})  # what is wrong for every trial is said at once
     url = _url(storage, folder)
-    name = study or folder_of(named if not of_arrays else "arrays", kind).name
-    search = Search(url, name, plan, sampler=sampler, pruner=pruner)
+    name = study or folder_of("arrays" if of_arrays else named, net if isinstance(net, str) else "network").name
     check_folder(folder, url, name)
+    search = Search(url, name, plan, sampler=sampler, pruner=pruner)
+    note_in(folder, url, name)
     found = Study(folder, url, name)
     with Shown(found, trials, progress) as shown:
         shown.look()
         until = math.inf if time is None else clock.monotonic() + time
         if jobs == 1:
-            search.work(experiment, trials=trials, until=until, told=shown.look)
+            search.work(made, trials=trials, until=until, told=shown.look)
         else:
             _work_together(search, folder, url, name, jobs, trials, until, (sampler, pruner), shown)
         shown.look()

@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from pellucid import tasks
 from pellucid.errors import PellucidError
-from pellucid.experiment import Experiment
 from pellucid.tune.search import Search
 
 
@@ -22,7 +22,7 @@ def main(job: str, number: str, seconds: str, parent: str) -> int:
             said["storage"], said["study"], sampler=said["sampler"], pruner=said["pruner"], worker=int(number)
         )
         search.work(
-            Experiment(search.plan), trials=said["trials"], until=until, wanted=lambda: os.getppid() == int(parent)
+            tasks.made(search.plan), trials=said["trials"], until=until, wanted=lambda: os.getppid() == int(parent)
         )
     except PellucidError as problem:
         print(f"error: {problem}", file=sys.stderr, flush=True)
