@@ -82,9 +82,9 @@ def main() -> None:
     print("| data | seed | | trials | validation loss | test loss | test accuracy |\n|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for data in args.sets:
-            path = source(data, folder)
-            for seed in args.seeds:
+        for seed in args.seeds:
+            for data in args.sets:
+                path = source(data, folder)
                 runs = {"recipe": (f"pellucid train {path} {parts} --seed {seed}", 1)}
                 for sampler in ("random", "tpe"):
                     place = folder / f"{data}-{seed}-{sampler}"
