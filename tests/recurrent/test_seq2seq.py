@@ -118,6 +118,16 @@ def test_the_zoo_has_it_with_and_without_attention():
     assert "input feeding" in " ".join(attending.deviations)
 
 
+def test_its_summary_is_of_one_step_each():
+    summary = network({"attention": "scaled_dot", "encoder": "bidirectional"}).summary()
+    rows = {row.name: row for row in summary.rows}
+    assert rows["encoder_1"].multiply_adds == 2 * 4 * 2 * (3 + 2)  # both ways, gates, units, (n_x + n)
+    assert rows["decoder_1"].multiply_adds == 4 * 4 * (3 + 4)
+    assert rows["attention"].multiply_adds == 4 + 4
+    assert rows["decoder_1"].output_shape == (None, 4)
+    assert "of one step" in str(summary)
+
+
 # --- learning -------------------------------------------------------------------------------------------------------
 
 

@@ -132,6 +132,8 @@ class Summary:
             f"  {self.parameters:,} trained parameters{kept}, {_size(self.parameter_bytes)} as {self.dtype}",
             f"  caches of a training step: {_size(self.cache_bytes_per_example)} per example{fixed}",
         ]
+        if any(None in shape for shape in self.inputs.values()):
+            lines.append("  multiply–adds and caches: of one step, where there may be any number (None)")
         if branching:
             lines.append(f"  outputs: {', '.join(f'{name} = {label}' for name, label in self.ends.items())}")
         return "\n".join([self.kind, *lines])
@@ -144,6 +146,7 @@ def summary(net: Network) -> Summary:
 
     The caches are those of real forward passes, run as in training with one and with two examples of zeros on the
     numpy engine. An array that several caches hold, or of which one holds a view, is counted once, at the first.
+    Sequences that may have any number of steps have one.
 
     Arguments:
         net: the network; it is left as it is.
@@ -165,7 +168,7 @@ def summary(net: Network) -> Summary:
                 step.output_shape,
                 count(net.parameters.get(step.name, {})) if first else 0,
                 count(net.state.get(step.name, {})) if first else 0,
-                step.layer.multiply_adds(step.input_shape),
+                step.layer.multiply_adds(_of_one_step(step.input_shape)),
                 two[index] - one[index],
                 2 * one[index] - two[index],
                 not first,
@@ -188,7 +191,7 @@ def _cache_bytes(net: Network, m: int) -> list[int]:
     run.ops = engines.get("numpy")
     run.adopt(*(tree_map(net.ops.to_numpy, tree) for tree in (net.parameters, net.state)))
     seen = Recorder()
-    inputs = {name: np.zeros((*shape, m), net.dtype) for name, shape in net.inputs.items()}
+    inputs = {name: np.zeros((*_of_one_step(shape), m), net.dtype) for name, shape in net.inputs.items()}
     with np.errstate(all="ignore"):
         run.forward_pass(run.parameters, run.state, inputs, Mode(True, run.ops.random_key(0, 0)), observer=seen)
     counted: set[int] = set()
@@ -204,6 +207,11 @@ def _cache_bytes(net: Network, m: int) -> list[int]:
                 own += A.nbytes
         sizes.append(own)
     return sizes
+
+
+def _of_one_step(shape: Any) -> Any:
+    """The shape, or shapes, with 1 for steps of any number."""
+    return tuple(_of_one_step(n) if isinstance(n, tuple) else 1 if n is None else n for n in shape)
 
 
 def _arrays(cache: Any) -> Iterator[np.ndarray]:
