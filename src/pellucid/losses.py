@@ -70,12 +70,13 @@ class Loss:
     def masked_forward(self, ops: Ops, A: Array, Y: Array, mask: Array | None) -> tuple[Array, Cache]:
         """`forward` of sequences A (T, n, m): L is the sum over the steps at which the mask (T, m) is True.
 
-        For a loss that is a mean over the outputs it is the mean over these steps too. A mask of None is all True.
+        For a loss that is a mean over the outputs it is the mean over these steps too. A mask of None is all True; of
+        floats it is what each step's loss counts, see `shares`.
         """
         if mask is None:
             return self.forward(ops, A, Y)
         each, cache = self.forward(ops, steps_as_examples(ops.xp, A), steps_as_examples(ops.xp, Y))
-        return (each.reshape(mask.shape) * self._share(mask, A.dtype)).sum(axis=0), cache
+        return (each.reshape(mask.shape) * self.shares(mask, A.dtype)).sum(axis=0), cache
 
     def masked_backward(self, ops: Ops, cache: Cache, mask: Array | None) -> Array:
         """`backward` after `masked_forward`: dA is 0 at the steps at which the mask is False."""
@@ -83,10 +84,11 @@ class Loss:
         if mask is None:
             return dA
         dA, (T, m) = examples_as_steps(ops.xp, dA, len(mask)), mask.shape
-        return dA * self._share(mask, dA.dtype).reshape(T, *(1,) * (dA.ndim - 2), m)
+        return dA * self.shares(mask, dA.dtype).reshape(T, *(1,) * (dA.ndim - 2), m)
 
-    def _share(self, mask: Array, dtype: Any) -> Array:
-        if not self.mean:
+    def shares(self, mask: Array, dtype: Any) -> Array:
+        """What each step's own loss counts in its example's, (T, m): 1, or 1/T of the steps where the mask is True."""
+        if not self.mean or mask.dtype != bool:
             return mask.astype(dtype)
         count = mask.sum(axis=0)
         return (mask / (count + (count == 0))).astype(dtype)  # of no step, no loss

@@ -137,6 +137,13 @@ class Network(ABC):
                 raise ParameterError(
                     "a loss weight is a number", where=f"loss_weights, {name!r}", expected="≥ 0", got=repr(share)
                 )
+        for step in self.steps:
+            if step.label != step.name and step.name in self.stateful:
+                raise ParameterError(
+                    "a stateful layer at two places would go on in one where the other ended",
+                    where=step.label,
+                    expected="a layer for each place, or stateful=False",
+                )
         self.loss_weights = {name: float((loss_weights or {}).get(name, 1.0)) for name in self.outputs}
         self.preprocessing: dict[str, Any] | None = None  # how to make inputs from raw data; saved with the network
         self.penalties = [
@@ -496,7 +503,7 @@ class Network(ABC):
         return found
 
     def loss_mask(self, masks: Mapping[str, Array] | None, output: str) -> Array | None:
-        """Which steps of an output its loss counts, of masks by label: its own, unless ``loss/output`` says less."""
+        """Which steps of an output its loss counts, of masks by label: its own, or what ``loss/output`` says."""
         return None if not masks else masks.get(f"loss/{output}", masks.get(self.ends[output]))
 
     @staticmethod

@@ -7,6 +7,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pellucid import files
 from pellucid.errors import CheckpointError, ParameterError, unknown
 from pellucid.layers.base import Layer, layers, set_field
@@ -14,7 +16,7 @@ from pellucid.network.base import Network
 from pellucid.network.graph import Graph
 from pellucid.network.parameters import fitted
 from pellucid.network.sequential import Sequential
-from pellucid.trees import flatten, unflatten
+from pellucid.trees import flatten, leaves, unflatten
 
 _COMMON = {"network", "loss", "loss_weights", "seed", "dtype", "regularizer", "layers"}
 _KEYS = {"Sequential": _COMMON | {"input_shape"}, "Graph": _COMMON | {"inputs", "outputs", "single"}}
@@ -127,7 +129,11 @@ def fill(net: Network, arrays: dict[str, Any], *, where: str) -> None:
         if tree in trees:
             trees[tree][rest] = array
     net.parameters = fitted(unflatten(trees["parameters"]), net.parameters, net.dtype, where=where)
-    net.state = net._on_engine(fitted(unflatten(trees["state"]), net.state, net.dtype, where=where))
+    state, like = unflatten(trees["state"]), dict(net.state)
+    for name, fresh in net.fresh_state().items():  # of as many examples as the last batch had
+        m = max((np.shape(each)[-1:] for _, each in leaves(state.get(name, {}))), default=(1,))
+        like[name] = {key: np.broadcast_to(column, (len(column), *m)) for key, column in fresh.items()}
+    net.state = net._on_engine(fitted(state, like, net.dtype, where=where))
 
 
 def save(net: Network, path: str | os.PathLike[str]) -> None:

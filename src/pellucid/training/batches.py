@@ -107,12 +107,6 @@ class Source:
             part.weight = _with_mean_1(self.weight[indices])
         return part
 
-    def longest(self) -> int:
-        """The steps of the longest sequence."""
-        rows = self.indices if self.indices is not None else slice(None)
-        lengths = [int(x.lengths[rows].max()) if isinstance(x, Sequences) else x.shape[1] for x in self.inputs.values()]
-        return max(lengths, default=next(iter(self.net.inputs.values()))[0] or 1)
-
     def labels(self) -> np.ndarray | None:
         """Class indices (m,) where the only target is one class of several; what a split is stratified by."""
         if len(self.targets) != 1:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pellucid import files, optimizers
-from pellucid.errors import CheckpointError, DataError, ParameterError, TrainingError
+from pellucid.errors import CheckpointError, DataError, ParameterError, ShapeError, TrainingError
 from pellucid.history import History
 from pellucid.layers.base import Mode
 from pellucid.network import parameters
@@ -79,7 +79,8 @@ def fit(
         shuffle: False keeps the examples in their order, as stateful layers need it.
         truncate: (k1, k2) or k for (k, k): truncated back-propagation through time. An update after every k1 steps of
             the sequences, its gradient going back through the last k2 of them, the state being carried on; for
-            networks with an output at every step. None goes back through all the steps (Williams and Peng 1990).
+            networks with an output at every step. Each step's loss counts once, and as much as in the loss of the
+            whole sequence. None goes back through all the steps (Williams and Peng 1990).
         seed: of shuffling, of the split and of dropout; None is the network's.
         layer_statistics: True records every layer's gradient norm, weight norm and update-to-weight ratio.
         progress: ``"auto"``: a bar on a terminal, lines elsewhere; False: nothing.
@@ -154,7 +155,7 @@ class Training:
         batch: updates done in the present epoch.
         t: updates done in all.
         batches_per_epoch: how many batches the examples make.
-        updates_per_epoch: as many; more with truncated back-propagation.
+        updates_per_epoch: as many; with truncated back-propagation each batch makes several.
         history: the epochs' records, and why the training was stopped if it was.
         validation: the examples held out, or None.
     """
@@ -186,8 +187,7 @@ class Training:
         self.batch_size = len(self.source) if batch_size is None else whole_number("batch_size", batch_size)
         self.batches_per_epoch = math.ceil(len(self.source) / self.batch_size)
         self.truncate = _checked_truncation(net, truncate)
-        windows = math.ceil(self.source.longest() / self.truncate[0]) if self.truncate else 1
-        self.updates_per_epoch = windows * self.batches_per_epoch
+        self.updates_per_epoch = self.batches_per_epoch
         self.metrics = metrics_of(net, metrics)
         self.augmenter = Augmenter(augment, net, self.source, self.seed)
         self.callbacks, self.shuffle, self.layer_statistics = list(callbacks), shuffle, layer_statistics
@@ -215,6 +215,7 @@ class Training:
         self.schedule_state = self.optimizer.schedule.initial_state()
         self.history = History()
         self.epoch = self.batch = self.t = 0
+        self._latest = 0  # the number of the latest batch, counted from the start
         self._tally = _Tally()
         self._step = self.ops.compile(self._update)
 
@@ -228,6 +229,7 @@ class Training:
     @progress.setter
     def progress(self, progress: Progress) -> None:
         self.epoch, self.t, self.slots, self.schedule_state, self.history = progress
+        self._latest = max(0, self.epoch * self.batches_per_epoch - 1)
         self.history.stopped = self.history.restored_epoch = None
 
     def run(self, *, until: int | None = None) -> History:
@@ -293,6 +295,7 @@ class Training:
 
     def _run_batch(self, batch: Batch) -> None:
         count = next(iter(batch.inputs.values())).shape[-1]
+        self._latest = self.epoch * self.batches_per_epoch + self.batch
         if self.truncate:
             cost, loss, layers = self._run_truncated(batch, *self.truncate)
         else:
@@ -335,7 +338,14 @@ class Training:
 
         Each counts the losses of its last k1 steps, those that no window before it has counted.
         """
-        T = len(next(iter(batch.inputs.values())))
+        T = _common_steps(batch)
+        shares = {}
+        whole = self.net.masks(batch.masks)
+        for name, loss in self.net.losses.items():
+            mask = self.net.loss_mask(whole, name)
+            if mask is None:
+                mask = self.ops.xp.ones((T, batch.targets[name].shape[-1]), bool)
+            shares[name] = loss.shares(mask, self.net.dtype)
         carry = {**self.net.start(), **{name: self.state[name] for name in self.net.stateful}}
         total_loss: Any = 0.0
         penalty: Any = 0.0
@@ -344,13 +354,11 @@ class Training:
         for counted in range(0, T, k1):
             end = min(counted + k1, T)
             window = batch.steps(begin, end)
-            masks = self.net.masks(window.masks)
-            for name, Y in window.targets.items() if counted > begin else ():
-                own = self.ops.xp.broadcast_to(
-                    self.ops.xp.arange(begin, end)[:, None] >= counted, (end - begin, Y.shape[-1])
-                )
-                mask = self.net.loss_mask(masks, name)
-                masks[f"loss/{name}"] = own if mask is None else own & mask
+            new = self.ops.xp.arange(begin, end)[:, None] >= counted
+            own = (
+                {f"loss/{name}": share[begin:end] * new for name, share in shares.items()} if end - counted < T else {}
+            )
+            masks = {**self.net.masks(window.masks), **own}
             following = min(end, max(0, min(end + k1, T) - k2))
             cost, loss, layers, carry = self._run_update(window, masks, carry, following - begin)
             total_loss, penalty, begin = total_loss + loss, cost - loss, following
@@ -389,8 +397,9 @@ class Training:
     @property
     def learning_rate(self) -> float:
         """α of the latest update, by the schedule."""
-        done = max(self.t - 1, 0) / self.updates_per_epoch
-        return float(self.optimizer.schedule.rate(done, self.epochs, self.schedule_state))
+        return float(
+            self.optimizer.schedule.rate(self._latest / self.batches_per_epoch, self.epochs, self.schedule_state)
+        )
 
     def stop(self, reason: str) -> None:
         """Ask the training to end after this epoch."""
@@ -512,6 +521,7 @@ class Training:
         self.history, self.schedule_state = History.from_document(document["history"]), document["schedule"]
         position = document["position"]
         self.epoch, self.batch, self.t = position["epoch"], position["batch"], position["t"]
+        self._latest = max(0, self.epoch * self.batches_per_epoch + self.batch - 1)
         trees = {"parameters": {}, "state": {}, "slots": {}, "tally": {}, "callbacks": {}, **unflatten(arrays)}
         on_engine = self.ops.asarray
         self.params = tree_map(on_engine, parameters.fitted(trees["parameters"], self.params, self.net.dtype))
@@ -668,6 +678,17 @@ def _checked_truncation(net: Network, truncate: Any) -> tuple[int, int] | None:
                 expected="layers that go from step to step, such as SimpleRNN, LSTM, GRU and TimeDistributed",
                 got=repr(step.layer),
             )
+        if step.layer.start() and len(step.sources) > 1:
+            raise ParameterError(
+                f"{step.label} is given the state that it starts from, and a window starts from that of the one before",
+                where="truncate",
+                expected="recurrent layers of one input",
+                got=", ".join(step.sources),
+            )
+        if step.layer.start() and step.label != step.name:
+            raise ParameterError(
+                "a layer with memory at two places cannot be run in parts", where="truncate", got=step.label
+            )
     for name, shape in net.outputs.items():
         if len(shape) < 2:
             raise ParameterError(
@@ -678,6 +699,19 @@ def _checked_truncation(net: Network, truncate: Any) -> tuple[int, int] | None:
                 hint="return_sequences=True in the last recurrent layer, and pl.TimeDistributed(pl.Dense(…)) behind it",
             )
     return k1, k2
+
+
+def _common_steps(batch: Batch) -> int:
+    """T of a batch, the same in all its inputs and targets."""
+    steps = {name: len(A) for tree in (batch.inputs, batch.targets) for name, A in tree.items()}
+    if len(set(steps.values())) > 1:
+        raise ShapeError(
+            "truncated back-propagation goes through inputs and targets step by step",
+            where="truncate",
+            expected="one number of steps",
+            got=", ".join(f"{name}: {T}" for name, T in steps.items()),
+        )
+    return next(iter(steps.values()))
 
 
 def _check_several_classes(source: Source) -> None:

@@ -116,7 +116,9 @@ def measured(
 def seen(net: Network, batch: Batch, outputs: dict[str, Any], masks: dict[str, Any]) -> Seen:
     """What metrics are computed from, of a batch and the outputs for it, with the masks by label."""
     own = {name: net.loss_mask(masks, name) for name in net.losses}
-    return Seen(outputs, batch.targets, batch.weight, {name: mask for name, mask in own.items() if mask is not None})
+    return Seen(
+        outputs, batch.targets, batch.weight, {name: mask > 0 for name, mask in own.items() if mask is not None}
+    )
 
 
 def told(net: Network, output: str, batches: list[Seen]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
