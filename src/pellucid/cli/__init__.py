@@ -17,6 +17,7 @@ from pellucid.cli.common import Answer, Interrupted, Parser, UsageError, dumps, 
 VERBS = {
     "train": "train a network on data, measure it, and keep all of it in a run",
     "predict": "what a trained network says of new data",
+    "generate": "what a network that learned a text writes",
     "evaluate": "measure a trained network on labelled data",
     "show": "a run's or a network's layers, hyperparameters, parameters, curves; the engines",
     "step": "one iteration laid open: every Z, A, dA, dZ, dW, db",

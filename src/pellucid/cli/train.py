@@ -43,7 +43,10 @@ the loss
 _OF_TRAINING = (
     *("loss", "regularizer", "dtype", "engine", "class_weight", "seed", "epochs", "batch_size", "optimizer"),
     *("learning_rate", "patience", "averaging", "augment", "metrics", "layer_statistics"),
+    *("truncate", "units", "layers"),
 )
+_OF_TASKS = ("length", "symbols")
+"""Flags that belong to one task or another; see `pellucid.tasks.base.Task.options`."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +56,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("network").add_argument
     add("--net", metavar="NAME|FILE.toml", help="a network of `pellucid zoo list` (default: mlp), or a file")
     add("--hidden", metavar="128,64", help="units of each hidden layer")
+    add("--units", type=integer, metavar="N", help="of each hidden layer, all alike")
+    add("--layers", type=integer, metavar="K", help="how many hidden layers")
+    add("--embedding", type=integer, metavar="N", help="units that stand for a word or a character")
+    add("--bidirectional", action="store_const", const=True, help="recurrent layers that read both ways")
     add("--activation", metavar="NAME", help="of the hidden layers")
     add("--dropout", type=float, metavar="RATE", help="the probability of dropping")
     add("--initializer", metavar="NAME", help="of the weights, such as he_normal, xavier_uniform")
@@ -73,6 +80,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="START",
         help="end with the mean of the weights after START, a share or number of the epochs (default: 0.75)",
     )
+    add("--truncate", type=_truncation, metavar="K1[,K2]", help="update every K1 steps, going back through K2")
     add("--augment", nargs="+", action="extend", metavar="A", help='change training images: "shift(2)" horizontal_flip')
     add("--class-weight", choices=["balanced"], help="rare classes count as much as frequent ones")
     add("--metrics", type=items, metavar="A,B", help="measured besides the loss, such as accuracy,f1")
@@ -89,6 +97,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=integer, metavar="N", help="threads of the matrix products")
     add("--layer-statistics", action="store_const", const=True, help="record every layer's gradient and weight norms")
     reading_flags(parser)
+    add = parser.add_argument_group("sequences").add_argument
+    add("--length", type=integer, metavar="T", help="steps of an example that is cut from a text or a series")
+    add("--symbols", choices=["character", "word", "jamo"], help="of which text consists")
     add = parser.add_argument_group("run").add_argument
     add("--out", metavar="DIR", help="the run's folder (default: runs/DATA-NET-DATE)")
     add("--resume", metavar="RUN", help="go on with a run; only --epochs may be another, and larger")
@@ -140,7 +151,7 @@ def _start(args: argparse.Namespace, say: Any) -> Answer:
     from pellucid.runs import Run, environment
     from pellucid.tasks.building import OF_NETWORK, complete_network, is_file, recipe_of
 
-    kind = tasks.find(args.data, args.task)
+    kind = tasks.find(args.data, args.task, args.net)
     net_name = args.net or kind.net
     described: dict[str, Any] = {
         "net": os.path.abspath(net_name) if is_file(net_name) else net_name,
@@ -151,8 +162,9 @@ def _start(args: argparse.Namespace, say: Any) -> Answer:
             "seed": args.seed or 0,
         },
     }
-    if kind.kind != "examples":
-        described["task"] = {"kind": kind.kind} | _own_options(args, kind)
+    own = _own_options(args, kind)
+    if own or kind.kind != "examples":
+        described["task"] = {"kind": kind.kind, **own}
     if args.averaging is not None and args.patience:
         raise UsageError("--patience goes back to the best epoch, --averaging to none: give one of them", args.parser)
     wanted = {name: getattr(args, name) for name in (*OF_NETWORK, *_OF_TRAINING)}
@@ -179,7 +191,17 @@ def _start(args: argparse.Namespace, say: Any) -> Answer:
 
 def _own_options(args: argparse.Namespace, kind: type[Task]) -> dict[str, Any]:
     """What was given of the flags that belong to one task."""
-    return {name: value for name in kind.options if (value := getattr(args, name)) is not None}
+    from pellucid import tasks
+    from pellucid.errors import ParameterError
+
+    given = {name: value for name in _OF_TASKS if (value := getattr(args, name)) is not None}
+    for name in given:
+        if name not in kind.options:
+            having = ", ".join(task.kind for task in tasks.known().values() if name in task.options)
+            raise ParameterError(
+                f"there is no {name} to choose", where=f"--{name}", expected=f"a task of {having}", got=kind.kind
+            )
+    return given
 
 
 def _resume(args: argparse.Namespace, say: Any) -> Answer:
@@ -465,6 +487,13 @@ def _width(text: str) -> float | int:
 
 def _batch_size(text: str) -> int | str:
     return "all" if text == "all" else integer(text)
+
+
+def _truncation(text: str) -> tuple[int, int]:
+    numbers = text.split(",")
+    if len(numbers) > 2 or not all(each.isdigit() and int(each) for each in numbers):
+        raise argparse.ArgumentTypeError(f"expected steps such as 32 or 32,64, got {text!r}")
+    return int(numbers[0]), int(numbers[-1])
 
 
 def _share(text: str) -> float | int:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from pellucid import zoo
 from pellucid.errors import unknown
 from pellucid.network.base import Network
 from pellucid.tasks.base import Finding, Said, Task
@@ -25,12 +26,13 @@ def known() -> dict[str, type[Task]]:
     return {member.kind: member for member in members}
 
 
-def find(source: str, asked: str | None = None) -> type[Task]:
+def find(source: str, asked: str | None = None, net: str | None = None) -> type[Task]:
     """The task that is meant by a file, a folder or a name of the catalog.
 
     Arguments:
         source: what the user named.
         asked: the kind, where the user said it; ``"classification"`` and ``"regression"`` are those of examples.
+        net: the network, where the user said it: some are made for one task.
 
     Raises:
         ParameterError: an unknown kind.
@@ -42,6 +44,8 @@ def find(source: str, asked: str | None = None) -> type[Task]:
         if asked not in tasks:
             raise unknown("task", asked, [*_ANSWERS, *(each for each in tasks if each != "examples")], where="--task")
         return tasks[asked]
+    if net in zoo.entries() and (made_for := zoo.find(net).task):
+        return tasks[made_for]
     return next((task for task in tasks.values() if task.takes(source)), tasks["examples"])
 
 

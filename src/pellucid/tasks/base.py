@@ -12,7 +12,7 @@ from pellucid.errors import ParameterError, unknown
 from pellucid.history import History
 from pellucid.network.base import Network
 from pellucid.network.saving import read_toml
-from pellucid.tasks.building import OF_NETWORK, build, complete, from_file, is_file, optimizer_of, recipe_of
+from pellucid.tasks.building import OF_NETWORK, build, complete, from_file, is_file, layers_of, optimizer_of, recipe_of
 from pellucid.training.augment import augmentations
 from pellucid.training.callbacks import Callback, EarlyStopping, WeightAveraging
 
@@ -101,6 +101,25 @@ class Task(ABC):
                 raise unknown(f"option of {self.kind}", name, self.options, where="task")
         self.settings: dict[str, Any] = {**self.options, **own}
         self.task = self.kind
+
+    def reading(self, described: Mapping[str, Any], **known: Any) -> tuple[Any, ...]:
+        """The source, and of each option of reading that the task knows what was said, or what stands here.
+
+        Raises:
+            ParameterError: something was said that this task makes nothing of.
+        """
+        said = {**described["data"]}
+        source = said.pop("source")
+        usual = {"standardize": True, "categories_as": "one-hot"}
+        for name, value in said.items():
+            if name not in known and value != usual.get(name):
+                flag = {"standardize": "no-standardize", "categories_as": "categorical", "categorical": "categories"}
+                raise ParameterError(
+                    f"{self.kind} makes nothing of it",
+                    where=f"--{flag.get(name, name).replace('_', '-')}",
+                    expected=", ".join(f"--{each}" for each in known) or "no such flag",
+                )
+        return (source, *(said.get(name, value) for name, value in known.items()))
 
     # --- what the data are --------------------------------------------------------------------------------------
 
@@ -206,6 +225,7 @@ class Task(ABC):
             The network, and what a run's config holds under ``training``.
         """
         wanted = {name: value for name, value in wanted.items() if value is not None}
+        wanted |= layers_of(net_name, wanted)
         recipe = recipe_of(net_name)
         optimizer = optimizer_of(wanted.get("optimizer", recipe.optimizer), wanted.get("learning_rate"))
         net = self.network(
@@ -217,6 +237,7 @@ class Task(ABC):
         self.metrics(names)
         count = self.sizes["train"]
         batch_size = wanted.get("batch_size", recipe.batch_for(count))
+        truncate = wanted.get("truncate", recipe.truncate)
         averaging = {"averaging": wanted["averaging"]} if "averaging" in wanted else {}
         patience = wanted.get("patience", 0 if averaging else recipe.patience)
         return net, {
@@ -233,6 +254,7 @@ class Task(ABC):
             ],
             "layer_statistics": bool(wanted.get("layer_statistics")),
             "engine": net.ops.name,
+            **({"truncate": list(truncate)} if truncate else {}),
             **averaging,
         }
 
@@ -266,9 +288,10 @@ class Task(ABC):
             metrics=self.metrics(training["metrics"]),
             callbacks=[*ending, *callbacks],
             augment=training.get("augment", ()),
-            shuffle=training["shuffle"],
+            shuffle=training.get("shuffle", True),
             seed=training["seed"],
             layer_statistics=training["layer_statistics"],
+            truncate=tuple(training["truncate"]) if "truncate" in training else None,
             **options,
         )
 

@@ -16,7 +16,7 @@ from pellucid.network.base import Network
 from pellucid.network.saving import from_config, read_toml
 from pellucid.registry import config
 
-OF_NETWORK = ("hidden", "activation", "dropout", "initializer", "width")
+OF_NETWORK = ("hidden", "activation", "dropout", "initializer", "width", "embedding", "bidirectional")
 """Hyperparameters of the zoo's networks that ``pellucid train`` has a flag for."""
 
 ANY = "T"
@@ -26,6 +26,24 @@ ANY = "T"
 def recipe_of(net: str) -> zoo.Recipe:
     """How a network of the zoo is trained unless somebody says otherwise; a file's network as most are."""
     return zoo.Recipe() if is_file(net) else zoo.find(net).recipe
+
+
+def layers_of(net: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """``units`` and ``layers``, where they are wanted, as ``hidden``: so many layers of as many units.
+
+    Raises:
+        ParameterError: the network has no such layers, or both ways of saying it are used.
+    """
+    given = [name for name in ("units", "layers") if name in wanted]
+    if not given:
+        return {}
+    if "hidden" in wanted:
+        raise ParameterError("--hidden says it all", where=f"--{given[0]}", hint="give one of them")
+    usual = None if is_file(net) else inspect.signature(zoo.find(net).build).parameters.get("hidden")
+    if usual is None:
+        raise ParameterError(f"{net} has no {given[0]} to choose", where=f"--{given[0]}")
+    units = wanted.get("units", usual.default[0])
+    return {"hidden": [units] * wanted.get("layers", len(usual.default))}
 
 
 def is_file(net: str) -> bool:
@@ -49,7 +67,7 @@ def build(name: str, shape: Sequence[Any], outputs: int, *, needed: Mapping[str,
     entry = zoo.find(name)
     options = {key: value for key, value in options.items() if value is not None}
     takes = inspect.signature(entry.build).parameters
-    common = {"loss", "seed", "engine", "dtype", "regularizer"}
+    common = {"loss", "loss_weights", "seed", "engine", "dtype", "regularizer"}
     for option in options:
         if option not in takes and option not in common:
             own = ", ".join(f"--{each}" for each in takes if each in OF_NETWORK)

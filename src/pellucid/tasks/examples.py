@@ -29,6 +29,7 @@ class Examples(Task):
 
     kind = "examples"
     title = "a class or values for each example"
+    options = {"symbols": "word"}  # noqa: RUF012
 
     def __init__(self, described: Mapping[str, Any]) -> None:
         super().__init__(described)
@@ -50,7 +51,10 @@ class Examples(Task):
             standardize=standardize,
             categorical=encoding,
             missing=None if missing == "drop" else missing,
+            unit=self.settings["symbols"],
         )
+        if "symbols" in described.get("task", {}) and self.preprocessor.kind != "text":
+            raise ParameterError("these are no texts", where="--symbols", got=f"data of kind {self.preprocessor.kind}")
         self.task = self.dataset.task or "classification"
         self.classes = self.preprocessor.classes
         self.name, self.fingerprint = self.dataset.name, self.dataset.fingerprint
@@ -86,6 +90,8 @@ class Examples(Task):
 
     def described(self) -> str:
         what = f"{len(self.classes or ())} classes" if self.task == "classification" else "regression"
+        if self.preprocessor.kind == "text":
+            return f"texts, {what}"
         if self.input_shape[:1] == (None,):
             steps = "×".join(map(str, self.input_shape[1:])) or "1"
             return f"sequences of steps of {steps} numbers, {what}"
@@ -123,6 +129,8 @@ class Examples(Task):
         return 1
 
     def network_options(self) -> dict[str, Any]:
+        if self.preprocessor.kind == "text":
+            return {"symbols": self.preprocessor.embedding_sizes["text"]}
         if self.preprocessor.categorical != "embedding":
             return {}
         sizes = self.preprocessor.embedding_sizes.values()

@@ -23,6 +23,7 @@ class Recipe:
         regularizer: of the weights; None has none.
         augment: changes of the training images, in this order.
         standardize: False for a network that reads pixels from 0 to 1 and numbers as they are.
+        truncate: (k1, k2) of truncated back-propagation through time; None goes back to the first step.
     """
 
     optimizer: str = "adam(1e-3)"
@@ -33,6 +34,7 @@ class Recipe:
     regularizer: str | None = None
     augment: tuple[str, ...] = ()
     standardize: bool = True
+    truncate: tuple[int, int] | None = None
 
     def batch_for(self, m: int) -> int:
         """Examples per update for m training examples: fewer where there are few, so that an epoch has 16 updates.
@@ -57,6 +59,7 @@ class Entry:
         deviations: everything that differs from the paper.
         recipe: how it is trained.
         input_shape, outputs: what it is shown and checked for where no data say so.
+        task: the kind of task it is made for, where it is made for one.
     """
 
     name: str
@@ -65,8 +68,9 @@ class Entry:
     source: str
     deviations: tuple[str, ...] = ()
     recipe: Recipe = field(default_factory=Recipe)
-    input_shape: tuple[int, ...] = (1, 28, 28)
+    input_shape: tuple[int | None, ...] = (1, 28, 28)
     outputs: int = 10
+    task: str | None = None
 
     def example(self, **options: Any) -> Network:
         """The network for ``input_shape`` and ``outputs``, with the loss it is trained by."""

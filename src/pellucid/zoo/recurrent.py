@@ -101,8 +101,41 @@ def _entry(cell: str, title: str, source: str, **more: Any) -> Entry:
     )
 
 
+def char_rnn(
+    input_shape: Sequence[int | None],
+    outputs: int,
+    *,
+    hidden: Sequence[int] = (256,),
+    dropout: float = 0.0,
+    symbols: int | None = None,
+    embedding: int = 64,
+    every_step: bool = True,
+    stateful: bool = True,
+    initializer: Any = None,
+    **options: Any,
+) -> Sequential:
+    """What comes next, after every symbol: an LSTM that goes on where the batch before ended.
+
+    Arguments as in `recurrent`; ``symbols`` is ``outputs`` where nobody says.
+    """
+    own: dict[str, Any] = {"hidden": hidden, "dropout": dropout, "embedding": embedding, "initializer": initializer}
+    own |= {"symbols": symbols or outputs, "every_step": every_step, "stateful": stateful}
+    return recurrent("lstm", input_shape, outputs, **own, **options)
+
+
 ENTRIES = [
     _entry("rnn", "vanilla recurrent network, tanh, 128 units", "Elman 1990"),
     _entry("lstm", "long short-term memory, 128 units", "Hochreiter and Schmidhuber 1997; Gers et al. 2000"),
     _entry("gru", "gated recurrent unit, 128 units", "Cho et al. 2014"),
+    Entry(
+        name="char-rnn",
+        title="what comes next in a text: an embedding and an LSTM of 256 units, state carried along",
+        build=char_rnn,
+        source="Mikolov et al. 2010; Graves 2013, section 3; truncated back-propagation: Williams and Peng 1990",
+        deviations=("one layer, trained by Adam",),
+        recipe=Recipe(optimizer="adam(cosine(4e-3), clip_norm=1.0)", batch_size=64, epochs=6, patience=None),
+        input_shape=(None,),
+        outputs=64,
+        task="text",
+    ),
 ]
