@@ -122,3 +122,37 @@ def test_the_real_prose(have):
     assert len(vocabulary) == 111
     x, y = parts.validation.take([5])
     assert np.array_equal(x[0, 1:], y[0, :-1])
+
+
+@pytest.fixture
+def reviews(tmp_path):
+    path = tmp_path / "reviews.csv"
+    rows = [f"{i},{'good' if i % 2 else 'bad'} food {i},{'up' if i % 2 else 'down'}" for i in range(30)]
+    path.write_text("id,review,label\n" + "\n".join(rows))
+    return path
+
+
+def test_texts_in_a_column_of_a_table(reviews, tmp_path):
+    with pytest.raises(DataError, match=r"'review' holds a different text in every row(.|\n)*text='review' learns"):
+        data.load(reviews)
+    ds = data.load(reviews, text="review")
+    assert (ds.kind, len(ds), ds.classes, ds.target_names) == ("text", 30, ["down", "up"], ["label"])
+    x, y = ds.take([3, 4])
+    assert (x.tolist(), y.tolist()) == (["good food 3", "bad food 4"], ["up", "down"])
+    assert "the target is column 'label'" in " ".join(ds.report)
+    pre = Preprocessor.fit(ds)
+    assert pre.vocabulary.symbols[3:] == ["food", "bad", "good"]
+    again = data.load(reviews, like=pre)
+    assert np.array_equal(pre.x(again.take([5])[0])[0], pre.x(["good food 5"])[0])
+    assert pre.y(again.take(slice(None))[1]).tolist() == ds.y.tolist()
+    (tmp_path / "new.csv").write_text("review\ngood new\nbad\n")
+    new = data.load(tmp_path / "new.csv", like=pre)
+    assert (new.take([0, 1])[0].tolist(), new.y) == (["good new", "bad"], None)
+    (tmp_path / "new.txt").write_text("good, they say\n\nbad\n")
+    lines = data.load(tmp_path / "new.txt", like=pre)
+    assert lines.take(slice(None))[0].tolist() == ["good, they say", "bad"]
+    with pytest.raises(ParameterError, match=r"unknown column 'reviw'(.|\n)*'review'"):
+        data.load(reviews, text="reviw")
+    with pytest.raises(ParameterError, match=r"unknown column 'lable'(.|\n)*'label'"):
+        data.load(reviews, text="review", target="lable")
+    assert data.load(reviews, text="review", target="id").task == "regression"

@@ -754,12 +754,13 @@ def _open_faces(card: Card, root: Path, options: Options) -> Dataset:
 
 def _open_ts(card: Card, root: Path, options: Options) -> Dataset:
     parts = [read_ts(root / file) for file in card.files]
-    labels = [f"speaker {label}" for _, part in parts for label in part or ()]
+    labels = [label for _, part in parts for label in part or ()]
     return Dataset(
         Sequences([each for part, _ in parts for each in part]),
         labels,
         name=options.name or card.name,
         task=card.task,
+        classes=card.classes,
         test_rows=np.arange(len(parts[0][0]), len(labels)),
         report=[card.source],
         fingerprint=_fingerprint(card, root),

@@ -22,8 +22,8 @@ def load(source: str | os.PathLike[str], **options: Any) -> Dataset:
     Arguments:
         source: CSV, TSV (also compressed), Parquet, NPZ, NPY, IDX, an image, a folder of images by class, a folder of
             MNIST-style IDX files, or a name such as ``"digits"``.
-        options: see `Options`: target, task, name, delimiter, header, encoding, decimal, categorical, column_names,
-            drop, missing, dates, images, image_size, channels, keys, like, memory_limit, chunk_bytes.
+        options: see `Options`: target, task, name, delimiter, header, encoding, decimal, categorical, text,
+            column_names, drop, missing, dates, images, image_size, channels, keys, like, memory_limit, chunk_bytes.
 
     Returns:
         The data set; its ``report`` says what was decided.

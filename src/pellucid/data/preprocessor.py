@@ -38,7 +38,7 @@ class Preprocessor:
         input_shape: shape of one input, without the example axis; (None, …) for sequences of different lengths.
         mean, scale: float64, of the numeric columns (n,), the channels (C,), the features of a step, or the elements.
         fill: what replaces a missing number, shaped like ``mean``; None when nothing may be missing.
-        columns: names of the numeric columns of a table, in order.
+        columns: names of the numeric columns of a table, in order; of the column of texts.
         levels: the levels of each categorical column, by name.
         unseen: levels that only rows outside training have.
         fill_level: what replaces a missing category, by name.
@@ -116,7 +116,9 @@ class Preprocessor:
             raise ParameterError("there are no training rows to fit on", where=ds.name, expected="at least one row")
         report: list[str] = []
         levels, fill_level, unseen = _levels(ds, rows, missing, report) if ds.kind == "table" else ({}, {}, {})
-        columns = [name for name in ds.feature_names or () if name not in levels] if ds.kind == "table" else []
+        columns = []
+        if ds.kind in ("table", "text"):
+            columns = [name for name in ds.feature_names or () if name not in levels]
         symbols: list[str] = []
         mean, scale = np.zeros(()), np.ones(())
         shape: tuple[int, ...] = ()

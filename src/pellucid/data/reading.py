@@ -14,7 +14,7 @@ from pellucid.data import arrays, delimited, images, parquet
 from pellucid.data.dataset import Dataset
 from pellucid.data.preprocessor import Preprocessor
 from pellucid.data.storage import CHUNK_BYTES, MEMORY_LIMIT, Rows, Shelf, data_home, sha256_of_file, sha256_of_files
-from pellucid.data.tables import Column, counts_rows, make_dataset, read_table
+from pellucid.data.tables import Column, choose_target, counts_rows, make_dataset, read_table
 from pellucid.data.ts import read_ts
 from pellucid.errors import DataError, ParameterError, counted, unknown
 from pellucid.sequences import Sequences
@@ -30,6 +30,7 @@ class Options:
         name: what to call the data.
         delimiter, header, encoding, decimal: how a text file is written.
         categorical: columns to take as categories, also when they hold numbers.
+        text: the column of texts to learn from; of the others only the target is used.
         column_names: names of the first columns of a text file, in place of those in the file or made up.
         drop: columns to leave out.
         missing: ``"mean"``, ``"median"``, ``"most_frequent"`` (fitted on the training rows) or ``"drop"`` (the rows).
@@ -52,6 +53,7 @@ class Options:
     encoding: str | None = None
     decimal: str | None = None
     categorical: Sequence[str] = ()
+    text: str | None = None
     column_names: Sequence[str] = ()
     drop: Sequence[str] = ()
     missing: str | None = None
@@ -84,6 +86,10 @@ def read(path: Path, options: Options) -> Dataset:
         return _read_npz(path, options)
     if suffix == ".npy":
         return _read_npy(path, options)
+    if options.like is not None and options.like.kind == "text":
+        if suffix == ".txt":
+            return _read_lines(path, options)
+        options = replace(options, text=options.text or next(iter(options.like.columns), None))
     if suffix == ".ts":
         return _read_ts(path, options)
     if arrays.is_idx(path):
@@ -137,6 +143,16 @@ def _read_table_file(path: Path, options: Options) -> Dataset:
         report += dialect.report
         if dialect.classes is not None and target is None:
             target = names[-1]
+    if options.text is not None:
+        if options.text not in names:
+            raise unknown("column", options.text, names, where=f"{path}, text=")
+        if like is not None and target is None:
+            target = next((each for each in like.target_names if each in names), False)
+        elif targets is None and target is not False and not isinstance(target, Path):
+            rest = [each for each in names if each != options.text]
+            target = choose_target([options.text, *rest], target, name, report)
+        others = [each for each in names if each not in (options.text, target)]
+        options = replace(options, categorical=[options.text], drop=others)
     for option, asked in (("drop", options.drop), ("categorical", options.categorical)):
         for each in asked:
             if each not in names:
@@ -188,7 +204,7 @@ def _read_table_file(path: Path, options: Options) -> Dataset:
     missing = options.missing
     if like is not None and missing is None and (like.fill is not None or like.fill_level):
         missing = "most_frequent" if like.fill is None else "mean"
-    return make_dataset(
+    dataset = make_dataset(
         read,
         name=name,
         target=target if not isinstance(target, Path) else None,
@@ -203,6 +219,26 @@ def _read_table_file(path: Path, options: Options) -> Dataset:
         trained=trained,
         need_classes=like is None,
     )
+    if options.text is None:
+        return dataset
+    x, y = dataset.take(slice(None))
+    return Dataset(
+        x[options.text],
+        y,
+        name=name,
+        task=dataset.task,
+        feature_names=[options.text],
+        target_names=dataset.target_names,
+        report=[*dataset.report, f"the texts are those of column {options.text!r}"],
+        fingerprint=lambda: sha256_of_file(path),
+        need_classes=like is None,
+    )
+
+
+def _read_lines(path: Path, options: Options) -> Dataset:
+    lines = [line for line in path.read_text(encoding=options.encoding or "utf-8").splitlines() if line.strip()]
+    report = ["each line is a text"]
+    return Dataset(lines, name=options.name or path.name, report=report, fingerprint=lambda: sha256_of_file(path))
 
 
 def _target_file(target: Any) -> Path | None:

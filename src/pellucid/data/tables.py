@@ -574,7 +574,8 @@ def _check_input(column: Column, read: ReadTable, categorical: Collection[str], 
     _check_mixed(column, read, allowed=False)
     count, distinct = sum(column.counts), len(column.levels)
     examples = ", ".join(map(repr, column.levels[:PLACES]))
-    mend = f"drop=[{column.name!r}] leaves it out, categorical=[{column.name!r}] keeps it as categories"
+    mend = f"drop=[{column.name!r}] leaves it out, categorical=[{column.name!r}] keeps it as categories, "
+    mend += f"text={column.name!r} learns from what it says"
     if distinct == count > FEW_LEVELS // 2:
         raise DataError(
             f"column {column.name!r} holds a different text in every row, as a name or an id does",
