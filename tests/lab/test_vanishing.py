@@ -36,13 +36,8 @@ def test_moments(g, function, slope):
         assert [each[index] for each in vanishing.moments(g, q)] == pytest.approx(expected, abs=2e-6)
 
 
-def inputs(m: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    x, y = vanishing.digits()
-    return x[:m].T, y[:m]
-
-
 def factors(start: str, g: str, depth: int = 6, width: int = 400) -> np.ndarray:
-    X, _ = inputs()
+    X, _ = vanishing.traced_digits()
     relative = vanishing.mean_field(vanishing.network(start, g, depth, width, 0), start, g, X)
     assert relative[-1] == 1.0
     return relative[:-1] / relative[1:]
@@ -89,7 +84,7 @@ def test_the_starts():
 
 
 def test_what_is_measured_is_the_chain_rule():
-    X, Y = inputs(5)
+    X, Y = vanishing.traced_digits()
     net = vanishing.network(FITTING, "sigmoid", 3, 12, 0)
     t = pl.trace(net, X, Y)
     # by hand: dZ[l] = W[l+1]ᵀ dZ[l+1] * σ'(Z[l])
@@ -102,7 +97,7 @@ def test_what_is_measured_is_the_chain_rule():
     dZ = [P - np.eye(10)[Y].T]
     for params, Z in zip(parameters[:0:-1], outputs[-2::-1], strict=True):
         dZ.insert(0, params["W"].T @ dZ[0] * expit(Z) * expit(-Z))
-    sizes = [np.sqrt((each**2).sum() / 5) for each in dZ[:-1]]
+    sizes = [np.sqrt((each**2).sum() / 256) for each in dZ[:-1]]
     assert [each.dA for each in vanishing.hidden_norms(t)] == pytest.approx(sizes, rel=1e-9)
 
     shrunk = vanishing.shrinkage(t, 0.25)
@@ -110,9 +105,9 @@ def test_what_is_measured_is_the_chain_rule():
     largest = [np.linalg.svd(params["W"])[1][0] for params in parameters[1:3]]
     assert shrunk.bound == pytest.approx(0.25 * np.array(largest), rel=1e-9)
     assert shrunk.above == 0
-    assert vanishing.shrinkage(t, 0.01).above == 10  # 5 examples, 2 steps: a slope this small is no bound
-    dW = dZ[0] @ X.T / 5
-    assert vanishing.first_gradient(FITTING, "sigmoid", 3, 12, 0, X, Y) == pytest.approx(np.linalg.norm(dW), rel=1e-9)
+    assert vanishing.shrinkage(t, 0.01).above == 512  # 2 steps of 256 examples
+    dW = dZ[0] @ X.T / 256
+    assert vanishing.first_gradient(FITTING, "sigmoid", 3, 12, 0) == pytest.approx(np.linalg.norm(dW), rel=1e-9)
 
 
 def test_a_training_that_diverges_is_no_result(monkeypatch):

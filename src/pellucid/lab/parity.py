@@ -19,6 +19,7 @@ from pellucid.network.parameters import count
 from pellucid.optimizers import Adam, global_norm
 from pellucid.training.callbacks import Callback
 
+Row = tuple[Any, ...]
 Weights = list[tuple[np.ndarray, np.ndarray]]  # W and b of each layer; ReLU behind all but the last
 BATCH = 32
 JUDGED = 4096  # unseen inputs, at most
@@ -56,33 +57,9 @@ def run(out: Path, *, seed: int = 0, quick: bool = False) -> Result:
     """
     extent = QUICK if quick else FULL
     n = extent.bits
-    hidden: dict[str, dict[int, list[int]]] = {name: {} for name in CONSTRUCTIONS}
-    wrong = 0
-    rows: list[tuple[Any, ...]] = []
-    for name, weights in CONSTRUCTIONS.items():
-        for bits in range(2, n + 1):
-            net = network(weights(bits))
-            hidden[name][bits] = [len(params["W"]) for params in net.parameters.values()][:-1]
-            mistakes = wrong_outputs(net, bits)
-            wrong += mistakes
-        layers = hidden[name][n]
-        rows.append((name, n, len(layers), sum(layers), count(net.parameters), "no" if mistakes else "yes", None))
-
-    learned = {}
-    for size in extent.sizes:
-        for depth in extent.depths:
-            nets = [learner(extent.learned, size, depth, seed + i) for i in range(extent.seeds)]
-            right = learned[size, depth] = sum(learns_all(net, extent.learned, extent.updates) for net in nets)
-            said = f"{right} of {len(nets)} ({' – '.join(f'{end:.0%}' for end in wilson(right, len(nets)))})"
-            rows.append((f"learned from {2**extent.learned:,}", extent.learned, depth, *_size(nets[0]), said, None))
-    unseen = {}
-    for bits in extent.unseen:
-        m = min(2 ** (bits - 1), extent.examples)
-        for depth in (1, 3):
-            nets = [learner(bits, 1000, depth, seed + i) for i in range(extent.unseen_seeds)]
-            shares = unseen[bits, depth] = [right_on_unseen(net, bits, m, extent.updates) for net in nets]
-            said = "{:.1%} ± {:.1%}".format(*mean_and_interval(shares))
-            rows.append((f"learned from {m:,}", bits, depth, *_size(nets[0]), None, said))
+    constructed, hidden, wrong = construct(n)
+    fitted, learned = learn_all(extent, seed)
+    guessed, unseen = learn_some(extent, seed)
     signals = {
         depth: [full_parity_signal(learner(bits, 1000, depth, seed, "float64"), bits) for bits in _bits(extent)]
         for depth in (1, 3)
@@ -122,7 +99,50 @@ def run(out: Path, *, seed: int = 0, quick: bool = False) -> Result:
         f"{extent.unseen_seeds} seeds and its 95 % interval",
     )
     head = ("network", "bits", "hidden layers", "hidden units", "parameters", "all right", "unseen right")
-    return Result(head, tuple(rows), findings, picture, notes)
+    return Result(head, (*constructed, *fitted, *guessed), findings, picture, notes)
+
+
+def construct(n: int) -> tuple[list[Row], dict[str, dict[int, list[int]]], int]:
+    """All networks for 2 to n bits: rows of the largest, the units of each layer, and how many outputs are wrong."""
+    hidden: dict[str, dict[int, list[int]]] = {name: {} for name in CONSTRUCTIONS}
+    wrong = 0
+    rows: list[Row] = []
+    for name, weights in CONSTRUCTIONS.items():
+        for bits in range(2, n + 1):
+            net = network(weights(bits))
+            hidden[name][bits] = [len(params["W"]) for params in net.parameters.values()][:-1]
+            mistakes = wrong_outputs(net, bits)
+            wrong += mistakes
+        layers = hidden[name][n]
+        rows.append((name, n, len(layers), sum(layers), count(net.parameters), "no" if mistakes else "yes", None))
+    return rows, hidden, wrong
+
+
+def learn_all(extent: Extent, seed: int) -> tuple[list[Row], dict[tuple[int, int], int]]:
+    """Networks of every size and depth trained on all inputs: rows, and how many seeds are then right on each."""
+    rows: list[Row] = []
+    learned = {}
+    for size in extent.sizes:
+        for depth in extent.depths:
+            nets = [learner(extent.learned, size, depth, seed + i) for i in range(extent.seeds)]
+            right = learned[size, depth] = sum(learns_all(net, extent.learned, extent.updates) for net in nets)
+            said = f"{right} of {len(nets)} ({' – '.join(f'{end:.0%}' for end in wilson(right, len(nets)))})"
+            rows.append((f"learned from {2**extent.learned:,}", extent.learned, depth, *_size(nets[0]), said, None))
+    return rows, learned
+
+
+def learn_some(extent: Extent, seed: int) -> tuple[list[Row], dict[tuple[int, int], list[float]]]:
+    """Networks trained on some of the inputs: rows, and the shares of the others that they are right on."""
+    rows: list[Row] = []
+    unseen = {}
+    for bits in extent.unseen:
+        m = min(2 ** (bits - 1), extent.examples)
+        for depth in (1, 3):
+            nets = [learner(bits, 1000, depth, seed + i) for i in range(extent.unseen_seeds)]
+            shares = unseen[bits, depth] = [right_on_unseen(net, bits, m, extent.updates) for net in nets]
+            said = "{:.1%} ± {:.1%}".format(*mean_and_interval(shares))
+            rows.append((f"learned from {m:,}", bits, depth, *_size(nets[0]), None, said))
+    return rows, unseen
 
 
 # --- constructed ----------------------------------------------------------------------------------------------------

@@ -61,35 +61,11 @@ def run(out: Path, *, seed: int = 0, quick: bool = False) -> Result:
         EngineError: matplotlib is not installed.
     """
     extent = QUICK if quick else FULL
-    x, y = digits()
-    X, Y = x[:256].T, y[:256]
     seeds = range(seed, seed + extent.seeds)
-    sizes, foretold, factors, rows = {}, {}, {}, []
-    bounds: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    above = 0
-    for start in NORMS:
-        for g in extent.activations:
-            nets = [network(start, g, extent.depth, extent.width, each) for each in seeds]
-            traces = [trace(net, X, Y) for net in nets]
-            dZ = np.array([[layer.dA for layer in hidden_norms(t)] for t in traces])
-            dW = np.array([[layer.dW for layer in hidden_norms(t)] for t in traces])
-            if not NORMS[start] and g in LARGEST_SLOPE:
-                per_layer = [shrinkage(t, LARGEST_SLOPE[g]) for t in traces]
-                above += sum(each.above for each in per_layer)
-                bounds[g] = (per_layer[0].typical, per_layer[0].bound)
-            case = start, g
-            sizes[case] = np.exp(np.log(dZ / dZ[:, -1:]).mean(axis=0))
-            foretold[case] = mean_field(nets[0], start, g, X)
-            each = (dZ[:, 0] / dZ[:, -1]) ** (1 / (extent.depth - 1))
-            factors[case] = float(foretold[case][0] ** (1 / (extent.depth - 1))), *mean_and_interval(each)
-            after = np.mean([learned(start, g, extent.learned, extent, s) for s in seeds])
-            predicted, measured, half = factors[case]
-            first_dW = np.exp(np.log(dW[:, 0] / dW[:, -1]).mean())
-            rows.append((start, g, measured, half, predicted, sizes[case][0], first_dW, after))
-
+    cases = {(start, g): measure(start, g, extent, seeds) for start in NORMS for g in extent.activations}
     first = {
         g: [
-            np.mean([first_gradient(FITTING, g, depth, extent.width, s, X, Y) for s in seeds])
+            np.mean([first_gradient(FITTING, g, depth, extent.width, each) for each in seeds])
             for depth in extent.depths
         ]
         for g in extent.activations
@@ -98,14 +74,24 @@ def run(out: Path, *, seed: int = 0, quick: bool = False) -> Result:
         (start, g): [np.mean([learned(start, g, depth, extent, s) for s in seeds]) for depth in extent.depths]
         for start, g in LEARNERS
     }
+    above = float(sum(case.shrinkage.above for case in cases.values() if case.shrinkage))
     findings = (
         *(
-            Finding(f"‖dZ‖ from a layer to the one before, {g}, {start}", *factors[start, g][:2], extent.tolerance)
+            Finding(
+                f"‖dZ‖ from a layer to the one before, {g}, {start}",
+                cases[start, g].predicted,
+                cases[start, g].factor,
+                extent.tolerance,
+            )
             for start, g in FORETOLD
         ),
-        Finding("examples and layers where logistic or ReLU exceeds max g' · ‖W‖₂", 0.0, float(above), 0.0),
+        Finding("examples and layers where logistic or ReLU exceeds max g' · ‖W‖₂", 0.0, above, 0.0),
     )
-    picture = draw(extent, sizes, foretold, bounds, first, right, rows, out / "vanishing.png")
+    rows = [
+        (*names, case.factor, case.half, case.predicted, case.sizes[0], case.first_dW, case.right)
+        for names, case in cases.items()
+    ]
+    picture = draw(extent, cases, first, right, out / "vanishing.png")
     notes = (
         f"{extent.depth} hidden layers of {extent.width}, float64, seeds {seed} to {seeds[-1]}; 256 of the digits, "
         "one mean and one deviation for all pixels",
@@ -114,6 +100,8 @@ def run(out: Path, *, seed: int = 0, quick: bool = False) -> Result:
         "foretold: mean field, from the deviation of W and the size of the inputs",
         f"right: on held-out digits, {extent.learned} hidden layers of {extent.learned_width}, {extent.epochs} epochs, "
         "momentum 0.9, α 0.02; – where a seed diverged",
+        f"right by depth: {', '.join(map(str, extent.depths))} hidden layers",
+        *(f"{g}, {start}: {', '.join(f'{each:.2f}' for each in shares)}" for (start, g), shares in right.items()),
     )
     head = ("start", "activation", "per layer", "±", "foretold", "‖dZ‖ first/last", "‖dW‖ first/last", "right")
     return Result(head, tuple(rows), findings, picture, notes)
@@ -125,6 +113,12 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     taken, classes = digits.take(np.arange(len(digits)))
     x = np.reshape(taken, (len(digits), -1))
     return (x - x.mean()) / x.std(), np.asarray(classes)
+
+
+def traced_digits() -> tuple[np.ndarray, np.ndarray]:
+    """X (64, 256) and Y (256,), the first of them."""
+    x, y = digits()
+    return x[:256].T, y[:256]
 
 
 def network(start: str, g: str, depth: int, width: int, seed: int, dtype: str = "float64") -> Sequential:
@@ -141,6 +135,52 @@ def network(start: str, g: str, depth: int, width: int, seed: int, dtype: str = 
 
 
 # --- measured -------------------------------------------------------------------------------------------------------
+
+
+class Case(NamedTuple):
+    """What was measured and foretold of one start and activation.
+
+    Attributes:
+        sizes: ‖dZ[l]‖ / ‖dZ[L]‖ for l = 1 … L, the geometric mean over the seeds.
+        foretold: the same by `mean_field`.
+        factor, half: of ‖dZ‖ per layer, and half its 95 % interval.
+        first_dW: ‖dW[1]‖ / ‖dW[L]‖.
+        shrinkage: of the first seed, `above` of all; where max g' is in `LARGEST_SLOPE` and nothing is normalised.
+        right: the share of held-out digits that such a network is right on after training.
+    """
+
+    sizes: np.ndarray
+    foretold: np.ndarray
+    factor: float
+    half: float
+    first_dW: float
+    shrinkage: Shrinkage | None
+    right: float
+
+    @property
+    def predicted(self) -> float:
+        """The factor per layer that is foretold."""
+        return float(self.foretold[0] ** (1 / (len(self.foretold) - 1)))
+
+
+def measure(start: str, g: str, extent: Extent, seeds: range) -> Case:
+    """Trace networks of one start and activation, and train some."""
+    X, Y = traced_digits()
+    nets = [network(start, g, extent.depth, extent.width, seed) for seed in seeds]
+    traces = [trace(net, X, Y) for net in nets]
+    dZ, dW = (np.array([[getattr(each, name) for each in hidden_norms(t)] for t in traces]) for name in ("dA", "dW"))
+    shrunk = None
+    if g in LARGEST_SLOPE and not NORMS[start]:
+        of_seeds = [shrinkage(t, LARGEST_SLOPE[g]) for t in traces]
+        shrunk = of_seeds[0]._replace(above=sum(each.above for each in of_seeds))
+    return Case(
+        np.exp(np.log(dZ / dZ[:, -1:]).mean(axis=0)),
+        mean_field(nets[0], start, g, X),
+        *mean_and_interval((dZ[:, 0] / dZ[:, -1]) ** (1 / (extent.depth - 1))),
+        float(np.exp(np.log(dW[:, 0] / dW[:, -1]).mean())),
+        shrunk,
+        float(np.mean([learned(start, g, extent.learned, extent, seed) for seed in seeds])),
+    )
 
 
 def hidden_norms(t: Trace) -> list[Any]:
@@ -177,8 +217,9 @@ def shrinkage(t: Trace, slope: float) -> Shrinkage:
     return Shrinkage(typical[:-1] / typical[1:], bound, above)
 
 
-def first_gradient(start: str, g: str, depth: int, width: int, seed: int, X: np.ndarray, Y: np.ndarray) -> float:
+def first_gradient(start: str, g: str, depth: int, width: int, seed: int) -> float:
     """‖dW[1]‖ of a network with ``depth`` hidden layers."""
+    X, Y = traced_digits()
     _, grads = network(start, g, depth, width, seed).gradients(X, Y)
     return float(np.linalg.norm(grads["dense_1"]["W"]))
 
@@ -250,12 +291,9 @@ def mean_field(net: Sequential, start: str, g: str, X: np.ndarray) -> np.ndarray
 
 def draw(
     extent: Extent,
-    sizes: dict[tuple[str, str], np.ndarray],
-    foretold: dict[tuple[str, str], np.ndarray],
-    bounds: dict[str, tuple[np.ndarray, np.ndarray]],
+    cases: dict[tuple[str, str], Case],
     first: dict[str, list[Any]],
     right: dict[tuple[str, str], list[Any]],
-    rows: list[tuple[Any, ...]],
     path: Path,
 ) -> Path:
     """The gradient through the layers of each start; the bound; and what depth costs."""
@@ -265,16 +303,19 @@ def draw(
     layers = np.arange(1, extent.depth + 1)
     for axes, start in zip(panels[0], NORMS, strict=True):
         for g in extent.activations:
-            axes.semilogy(layers, foretold[start, g], color=color[g], linewidth=1.0)
-            axes.semilogy(layers, sizes[start, g], "o", color=color[g], markersize=2.5, label=g)
+            axes.semilogy(layers, cases[start, g].foretold, color=color[g], linewidth=1.0)
+            axes.semilogy(layers, cases[start, g].sizes, "o", color=color[g], markersize=2.5, label=g)
         axes.axhline(1.0, color="#999999", linewidth=0.8)
         tidy(axes, start, "layer", "‖dZ‖ against the last layer's" if start == NAIVE else "")
     panels[0, 0].legend(frameon=False, fontsize=8)
 
     axes = panels[1, 0]
-    for g, (measured, bound) in bounds.items():
-        axes.semilogy(layers[:-1], bound, "--", color=color[g], linewidth=1.2, label=f"{g}: {LARGEST_SLOPE[g]:g} ‖W‖₂")
-        axes.semilogy(layers[:-1], measured, "o-", color=color[g], markersize=2.5, linewidth=0.8, label="measured")
+    for g, slope in LARGEST_SLOPE.items():
+        if shrunk := cases[FITTING, g].shrinkage:
+            axes.semilogy(layers[:-1], shrunk.bound, "--", color=color[g], linewidth=1.2, label=f"{g}: {slope:g} ‖W‖₂")
+            axes.semilogy(
+                layers[:-1], shrunk.typical, "o-", color=color[g], markersize=2.5, linewidth=0.8, label="measured"
+            )
     axes.set_ylim(0.12, 12)
     axes.set_yticks([0.25, 0.5, 1, 2, 4], ["¼", "½", "1", "2", "4"])
     axes.set_yticks([], minor=True)
@@ -302,12 +343,10 @@ def draw(
 
     axes = panels[1, 3]
     for start, marker in zip(NORMS, "osD^", strict=True):
-        those = [row for row in rows if row[0] == start]
-        axes.semilogx(
-            [row[2] for row in those], [row[-1] for row in those], marker, color="#444444", markersize=4, label=start
-        )
-        for row in those:
-            axes.plot(row[2], row[-1], marker, color=color[row[1]], markersize=4)
+        those = {g: case for (of, g), case in cases.items() if of == start}
+        axes.plot([], [], marker, color="#444444", markersize=4, label=start)
+        for g, case in those.items():
+            axes.semilogx(case.factor, case.right, marker, color=color[g], markersize=4)
     axes.set_xticks([0.15, 0.25, 0.5, 1.0], ["0.15", "0.25", "0.5", "1"])
     axes.set_xticks([], minor=True)
     tidy(axes, f"right after training, {extent.learned} layers", "factor of ‖dZ‖ per layer")
