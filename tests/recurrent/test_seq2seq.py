@@ -291,6 +291,28 @@ def test_files_are_checked(tmp_path):
         translation.pairs_of("cmudic")
 
 
+def test_long_pairs_are_left_out_and_counted():
+    pairs = Pairs("pairs", ["abc", "ab", "a"], ["x", "xyz", "y"], report=["read"])
+    short = translation._short(pairs, 2, 2)
+    assert list(short.inputs) == ["a"]
+    assert short.report == ["read", "2 pairs are left out: over 2 characters to read or 2 characters to write"]
+
+
+def test_the_same_pair_of_two_sources_is_there_once(monkeypatch):
+    of = {"stamps": (["a cat", "red"], ["고양이", "빨강"]), "office": (["red", "red"], ["빨강", "적색"])}
+    monkeypatch.setattr(
+        translation, "english_korean", lambda source, units: Pairs(source, *of[source], units, [source])
+    )
+    pairs = translation.READERS["english-korean"]()
+    assert list(zip(pairs.inputs, pairs.outputs, strict=True)) == [
+        ("a cat", "고양이"),
+        ("red", "빨강"),
+        ("red", "적색"),
+    ]
+    assert pairs.answers()["red"] == ["빨강", "적색"]
+    assert pairs.report[:2] == ["stamps", "office"]
+
+
 def test_a_loss_must_fit(file):
     with pytest.raises(ParameterError, match="softmax_cross_entropy"):
         Translation(described(file)).loss("mean_squared_error")
