@@ -47,12 +47,39 @@ namespace {
 
 // --- matrix products ----------------------------------------------------------------------------------------------
 
+// L rows of L numbers, turned: each of log2 L rounds deals two halves like cards.
+template <class T> inline void transpose_square(const T* A, long a_row, T* B, long b_row) {
+    constexpr int L = LANES<T>;
+    V<T> rows[L], dealt[L];
+    I<T> low, high;
+    for (int i = 0; i < L; ++i) low[i] = i / 2 + i % 2 * L, high[i] = low[i] + L / 2;
+#pragma GCC unroll 16
+    for (int i = 0; i < L; ++i) rows[i] = load(A + i * a_row);
+#pragma GCC unroll 4
+    for (int round = 1; round < L; round *= 2) {
+#pragma GCC unroll 8
+        for (int i = 0; i < L / 2; ++i) {
+            dealt[2 * i] = __builtin_shuffle(rows[i], rows[i + L / 2], low);
+            dealt[2 * i + 1] = __builtin_shuffle(rows[i], rows[i + L / 2], high);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < L; ++i) rows[i] = dealt[i];
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < L; ++i) store(B + i * b_row, rows[i]);
+}
+
 template <class T> void transpose(long rows, long columns, const T* A, long a_row, T* B, long b_row) {
-    constexpr long SIDE = 16;
-    for (long i = 0; i < rows; i += SIDE)
-        for (long j = 0; j < columns; j += SIDE)
-            for (long jj = j; jj < std::min(columns, j + SIDE); ++jj)
-                for (long ii = i; ii < std::min(rows, i + SIDE); ++ii) B[jj * b_row + ii] = A[ii * a_row + jj];
+    constexpr long L = LANES<T>;
+    for (long i = 0; i < rows; i += L)
+        for (long j = 0; j < columns; j += L) {
+            if (i + L <= rows && j + L <= columns) {
+                transpose_square<T>(A + i * a_row + j, a_row, B + j * b_row + i, b_row);
+                continue;
+            }
+            for (long jj = j; jj < std::min(columns, j + L); ++jj)
+                for (long ii = i; ii < std::min(rows, i + L); ++ii) B[jj * b_row + ii] = A[ii * a_row + jj];
+        }
 }
 
 // Dots of R rows of A with N rows of B, both contiguous over K.
@@ -767,7 +794,6 @@ template <> inline V<double> expm1<double>(V<double> x) {
     for (int i = 0; i < LANES<double>; ++i) x[i] = std::expm1(x[i]);
     return x;
 }
-template <class T> inline V<T> sigmoid(V<T> z) { return T(0.5) * tanh<T>(T(0.5) * z) + T(0.5); }
 
 template <class T> void activation(int kind, long n, const T* Z, T* A, T constant) {
     const V<T> zero{};

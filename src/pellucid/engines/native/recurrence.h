@@ -6,10 +6,16 @@
 namespace pellucid {
 namespace {
 
-// sums (R, N vectors) = A B for R rows of A, packed k by k, and B of K rows, N vectors each.
-template <class T, int R, int N> inline void panel_tile(long K, const T* A, const T* B, T* sums) {
+// sums (R, N vectors) = A B for R rows of A, packed k by k, and B of K rows, N vectors each; += where `add` says so. Not
+// inlined: a loop alone keeps all its sums in registers.
+template <class T, int R, int N>
+__attribute__((noinline)) void panel_tile(long K, const T* A, const T* B, T* sums, bool add = false) {
     constexpr int L = LANES<T>;
-    V<T> c[R][N] = {};
+    V<T> c[R][N];
+#pragma GCC unroll 8
+    for (int i = 0; i < R; ++i)
+#pragma GCC unroll 8
+        for (int j = 0; j < N; ++j) c[i][j] = add ? load(sums + (i * N + j) * L) : V<T>{};
     for (long k = 0; k < K; ++k, A += R, B += N * L) {
         V<T> b[N];
 #pragma GCC unroll 8
@@ -37,24 +43,28 @@ template <class T> struct Place {
     void store(T* A, int g, V<T> v) const { store_part(A + g * gate + row, v, k); }
 };
 
-// One step of a sequence: its arrays at that step.
-template <class T> struct Step {
-    const T *H, *C;         // the states before it
-    const T *H_next, *C_next;
-    const T *Z, *v;
+// A sequence's arrays at one step; `next` are the states after it.
+template <class T, class Float> struct Step {
+    Float *Z, *v;
+    const T *H, *C;
+    Float *H_next, *C_next;
+    const T* c;
 };
 
-// A cell's `forward` makes one unit's A from its sums of U h (`next` apart for each gate) and its h; its `backward` turns
-// the gradients d of A and dC of C into those of the gates' sums, dZ and (through U) dV, and of h, not through U: returned.
+// A cell's `forward` makes N vectors of one unit's A (all of them before the next function, none waits for another) from its
+// sums of U h, `WIDTH` apart for each gate, and its h. Its `backward` turns the gradients d of A and dC of C into those of
+// the gates' sums, dZ and (through U) dV, and returns what reaches h, but not through U.
 template <class T, int KIND> struct SimpleCell {
     static constexpr int GATES = 1, UNITS = ROWS;
-    static V<T> forward(const Sequence<T>&, const Place<T>& at, T* Z, T*, const T*, T*, const T* sums, long, V<T>) {
-        V<T> z = at.load(Z) + load(sums);
-        if constexpr (KIND == TANH_CELL) return tanh<T>(z);
-        else if constexpr (KIND == RELU_CELL) return max<T>(V<T>{}, z);
-        else return sigmoid<T>(z);
+    template <int N> static void forward(const Place<T>* at, const Step<T, T>& step, const T* sums, const V<T>*, V<T>* a) {
+        for (int j = 0; j < N; ++j) {
+            V<T> z = at[j].load(step.Z) + load(sums + j * LANES<T>);
+            if constexpr (KIND == TANH_CELL) a[j] = tanh<T>(z);
+            else if constexpr (KIND == RELU_CELL) a[j] = max<T>(V<T>{}, z);
+            else a[j] = sigmoid<T>(z);
+        }
     }
-    static V<T> backward(const Place<T>& at, const Step<T>& step, V<T> d, V<T>&, V<T>* dZ, V<T>* dV) {
+    static V<T> backward(Place<T> at, Step<T, const T> step, V<T> d, V<T>&, V<T>* dZ, V<T>* dV) {
         V<T> a = at.load(step.H_next);
         if constexpr (KIND == TANH_CELL) dZ[0] = d * (1 - a * a);
         else if constexpr (KIND == RELU_CELL) dZ[0] = a > 0 ? d : V<T>{};
@@ -66,15 +76,19 @@ template <class T, int KIND> struct SimpleCell {
 
 template <class T> struct LSTMCell {
     static constexpr int GATES = 4, UNITS = 1;
-    static V<T> forward(const Sequence<T>&, const Place<T>& at, T* Z, T*, const T* C, T* C_next, const T* sums, long next, V<T>) {
-        V<T> i = sigmoid<T>(at.load(Z, 0) + load(sums)), f = sigmoid<T>(at.load(Z, 1) + load(sums + next));
-        V<T> g = tanh<T>(at.load(Z, 2) + load(sums + 2 * next)), o = sigmoid<T>(at.load(Z, 3) + load(sums + 3 * next));
-        V<T> before = at.load(C), c = f * before + i * g;
-        at.store(Z, 0, i), at.store(Z, 1, f), at.store(Z, 2, g), at.store(Z, 3, o);
-        at.store(C_next, at.keep ? c : before);
-        return o * tanh<T>(c);
+    template <int N> static void forward(const Place<T>* at, const Step<T, T>& step, const T* sums, const V<T>*, V<T>* a) {
+        V<T> c[N], o[N];
+        for (int j = 0; j < N; ++j) {
+            auto z = [&](int gate) { return at[j].load(step.Z, gate) + load(sums + (gate * N + j) * LANES<T>); };
+            V<T> i = sigmoid<T>(z(0)), f = sigmoid<T>(z(1)), g = tanh<T>(z(2)), before = at[j].load(step.C);
+            o[j] = sigmoid<T>(z(3));
+            c[j] = f * before + i * g;
+            at[j].store(step.Z, 0, i), at[j].store(step.Z, 1, f), at[j].store(step.Z, 2, g), at[j].store(step.Z, 3, o[j]);
+            at[j].store(step.C_next, at[j].keep ? c[j] : before);
+        }
+        for (int j = 0; j < N; ++j) a[j] = o[j] * tanh<T>(c[j]);
     }
-    static V<T> backward(const Place<T>& at, const Step<T>& step, V<T> d, V<T>& dC, V<T>* dZ, V<T>* dV) {
+    static V<T> backward(Place<T> at, Step<T, const T> step, V<T> d, V<T>& dC, V<T>* dZ, V<T>* dV) {
         V<T> i = at.load(step.Z, 0), f = at.load(step.Z, 1), g = at.load(step.Z, 2), o = at.load(step.Z, 3);
         V<T> t = tanh<T>(at.load(step.C_next)), all = dC + d * o * (1 - t * t);
         dV[0] = dZ[0] = all * g * i * (1 - i);
@@ -88,13 +102,22 @@ template <class T> struct LSTMCell {
 
 template <class T> struct GRUCell {
     static constexpr int GATES = 3, UNITS = REGISTERS == 32 ? 2 : 1;
-    static V<T> forward(const Sequence<T>& s, const Place<T>& at, T* Z, T* v, const T*, T*, const T* sums, long next, V<T> h) {
-        V<T> r = sigmoid<T>(at.load(Z, 0) + load(sums)), z = sigmoid<T>(at.load(Z, 1) + load(sums + next));
-        V<T> u = load(sums + 2 * next) + (s.c ? s.c[at.unit] : T(0)), n = tanh<T>(at.load(Z, 2) + r * u);
-        at.store(Z, 0, r), at.store(Z, 1, z), at.store(Z, 2, n), at.store(v, u);
-        return n + z * (h - n);
+    template <int N> static void forward(const Place<T>* at, const Step<T, T>& step, const T* sums, const V<T>* h, V<T>* a) {
+        V<T> z[N], n[N];
+        for (int j = 0; j < N; ++j) {
+            auto sum = [&](int gate) { return load(sums + (gate * N + j) * LANES<T>); };
+            V<T> r = sigmoid<T>(at[j].load(step.Z, 0) + sum(0)), v = sum(2) + (step.c ? step.c[at[j].unit] : T(0));
+            z[j] = sigmoid<T>(at[j].load(step.Z, 1) + sum(1));
+            n[j] = at[j].load(step.Z, 2) + r * v;
+            at[j].store(step.Z, 0, r), at[j].store(step.Z, 1, z[j]), at[j].store(step.v, v);
+        }
+        for (int j = 0; j < N; ++j) {
+            n[j] = tanh<T>(n[j]);
+            at[j].store(step.Z, 2, n[j]);
+            a[j] = n[j] + z[j] * (h[j] - n[j]);
+        }
     }
-    static V<T> backward(const Place<T>& at, const Step<T>& step, V<T> d, V<T>&, V<T>* dZ, V<T>* dV) {
+    static V<T> backward(Place<T> at, Step<T, const T> step, V<T> d, V<T>&, V<T>* dZ, V<T>* dV) {
         V<T> r = at.load(step.Z, 0), z = at.load(step.Z, 1), n = at.load(step.Z, 2);
         dZ[2] = d * (1 - z) * (1 - n * n);
         dV[0] = dZ[0] = dZ[2] * at.load(step.v) * r * (1 - r);
@@ -104,39 +127,58 @@ template <class T> struct GRUCell {
     }
 };
 
-template <class T> inline I<T> kept(const uint8_t* mask, long k) {
+template <int COUNT, class T> inline void fetch(const T* p) {
+    for (int i = 0; i < COUNT; i += int(64 / sizeof(T))) __builtin_prefetch(p + i);
+}
+
+constexpr long PART = 128;  // rows of a panel that stay in the first cache while all rows of U meet them
+
+template <class T> inline I<T> kept(const uint8_t* mask, long first, long k) {
     I<T> keep{};
-    for (long e = 0; e < k; ++e) keep[e] = !mask || mask[e] ? -1 : 0;
+    for (long e = 0; e < k; ++e) keep[e] = !mask || mask[first + e] ? -1 : 0;
     return keep;
 }
 
+// A at step t of an array of so many numbers a step; null where there is none.
+template <class P> inline P* of(P* A, long t, long size) { return A ? A + t * size : nullptr; }
+
 template <class T, class Cell, int N> void forward_panel(const Sequence<T>& s, const T* U, long first, long columns) {
     constexpr long L = LANES<T>, WIDTH = N * L, GATES = Cell::GATES, UNITS = Cell::UNITS;
-    const long n = s.n, m = s.m;
+    const long n = s.n, m = s.m, size = n * m;
     T* panels = scratch<T, 8>(2 * n * WIDTH);
     alignas(64) T sums[GATES * UNITS * WIDTH];
     Place<T> at[N];
-    for (int j = 0; j < N; ++j) at[j].gate = n * m, at[j].k = std::min(L, columns - j * L);
+    for (int j = 0; j < N; ++j) at[j].gate = size, at[j].k = std::min(L, columns - j * L);
     for (long u = 0; u < n; ++u)
         for (int j = 0; j < N; ++j) store(panels + u * WIDTH + j * L, load_part(s.H + u * m + first + j * L, at[j].k));
     for (long t = 0; t < s.steps; ++t) {
         const T* h = panels + t % 2 * n * WIDTH;
         T* next = panels + (t + 1) % 2 * n * WIDTH;
-        T *Z = s.Z + t * GATES * n * m, *H_next = s.H + (t + 1) * n * m, *v = s.v + (s.v ? t * n * m : 0);
-        const T* C = s.C + (s.C ? t * n * m : 0);
-        T* C_next = s.C + (s.C ? (t + 1) * n * m : 0);
-        for (int j = 0; j < N; ++j) at[j].keep = kept<T>(s.mask ? s.mask + t * m + first + j * L : nullptr, at[j].k);
+        const Step<T, T> step{of(s.Z, t, GATES * size), of(s.v, t, size),     of(s.H, t, size), of(s.C, t, size),
+                              of(s.H, t + 1, size),     of(s.C, t + 1, size), s.c};
+        for (int j = 0; j < N; ++j) at[j].keep = kept<T>(of(s.mask, t, m), first + j * L, at[j].k);
         for (long unit = 0; unit < n; unit += UNITS) {
+            const long last = std::min(n, unit + UNITS);
+            for (long u = unit; u < last; ++u) {
+                const long row = u * m + first;
+                for (int g = 0; g < GATES; ++g) fetch<WIDTH>(step.Z + g * size + row);
+                fetch<WIDTH>(step.H_next + row);
+                if (s.C) fetch<WIDTH>(step.C + row), fetch<WIDTH>(step.C_next + row);
+            }
             panel_tile<T, GATES * UNITS, N>(n, U + unit * GATES * n, h, sums);
-            for (long u = unit; u < std::min(n, unit + UNITS); ++u)
+            for (long u = unit; u < last; ++u) {
+                V<T> before[N], a[N];
                 for (int j = 0; j < N; ++j) {
                     at[j].unit = u, at[j].row = u * m + first + j * L;
-                    V<T> before = load(h + u * WIDTH + j * L);
-                    V<T> a = Cell::forward(s, at[j], Z, v, C, C_next, sums + ((u - unit) * GATES * N + j) * L, WIDTH, before);
-                    a = at[j].keep ? a : before;
-                    at[j].store(H_next, a);
-                    store(next + u * WIDTH + j * L, a);
+                    before[j] = load(h + u * WIDTH + j * L);
                 }
+                Cell::template forward<N>(at, step, sums + (u - unit) * GATES * WIDTH, before, a);
+                for (int j = 0; j < N; ++j) {
+                    V<T> made = at[j].keep ? a[j] : before[j];
+                    at[j].store(step.H_next, made);
+                    store(next + u * WIDTH + j * L, made);
+                }
+            }
         }
     }
 }
@@ -145,54 +187,74 @@ template <class T, class Cell, int N> void forward_panel(const Sequence<T>& s, c
 template <class T, class Cell, int N>
 void backward_panel(const SequenceBackward<T>& s, const T* U, long first, long columns) {
     constexpr long L = LANES<T>, WIDTH = N * L, GATES = Cell::GATES;
-    const long n = s.n, m = s.m, K = GATES * n;
-    T* panels = scratch<T, 8>((2 * K + 2 * n) * WIDTH);
-    T *passed = panels + 2 * K * WIDTH, *dC = passed + n * WIDTH;
-    alignas(64) T sums[ROWS * WIDTH];
-    Place<T> at[N];
-    for (int j = 0; j < N; ++j) at[j].gate = n * m, at[j].k = std::min(L, columns - j * L);
+    const long n = s.n, m = s.m, size = n * m, K = GATES * n;
+    const long rounded = (n + ROWS - 1) / ROWS * ROWS, parts = (K + PART - 1) / PART;
+    T* panels = scratch<T, 8>((2 * K + 2 * n + rounded) * WIDTH);
+    T *passed = panels + 2 * K * WIDTH, *dC = passed + n * WIDTH, *sums = dC + n * WIDTH;
+    // Sums of Uᵀ dV, so much of dV at a time that it stays in the first cache for all units.
+    auto tile = [&](const T* panel, long part, long unit) {
+        long k = K * part / parts, end = K * (part + 1) / parts;
+        panel_tile<T, ROWS, N>(end - k, U + unit * K + k * ROWS, panel + k * WIDTH, sums + unit * WIDTH, part > 0);
+    };
+    auto product = [&](const T* panel, long part) {
+        for (long unit = 0; unit < n; unit += ROWS) tile(panel, part, unit);
+    };
+    std::fill(sums, sums + rounded * WIDTH, T(0));
+    long k[N];
+    for (int j = 0; j < N; ++j) k[j] = std::min(L, columns - j * L);
     for (long u = 0; u < n; ++u)
         for (int j = 0; j < N; ++j) {
-            store(passed + u * WIDTH + j * L, load_part(s.dh + u * m + first + j * L, at[j].k));
-            store(dC + u * WIDTH + j * L, s.dC ? load_part(s.dC + u * m + first + j * L, at[j].k) : V<T>{});
+            store(passed + u * WIDTH + j * L, load_part(s.dh + u * m + first + j * L, k[j]));
+            store(dC + u * WIDTH + j * L, s.dC ? load_part(s.dC + u * m + first + j * L, k[j]) : V<T>{});
         }
-    for (long t = s.steps - 1; t >= -1; --t) {
-        const T* after = panels + (t + 2) % 2 * K * WIDTH;  // dV of the step after
+    for (long t = s.steps - 1; t >= 0; --t) {
+        const T* after = panels + t % 2 * K * WIDTH;  // dV of the step after
         T* own = panels + (t + 1) % 2 * K * WIDTH;
-        Step<T> step{};
-        if (t >= 0) {
-            step = {s.H + t * n * m, s.C + (s.C ? t * n * m : 0), s.H + (t + 1) * n * m, s.C + (s.C ? (t + 1) * n * m : 0),
-                    s.Z + (s.Z ? t * K * m : 0), s.v + (s.v ? t * n * m : 0)};
-            for (int j = 0; j < N; ++j) at[j].keep = kept<T>(s.mask ? s.mask + t * m + first + j * L : nullptr, at[j].k);
-        }
+        const Step<T, const T> step{of(s.Z, t, K * m),    of(s.v, t, size),     of(s.H, t, size), of(s.C, t, size),
+                                    of(s.H, t + 1, size), of(s.C, t + 1, size), nullptr};
+        const T* dA = of(s.dA, t, size);
+        T *dZ = of(s.dZ, t, K * m), *dV = s.dV == s.dZ ? nullptr : of(s.dV, t, K * m);
+        I<T> keep[N];
+        for (int j = 0; j < N; ++j) keep[j] = kept<T>(of(s.mask, t, m), first + j * L, k[j]);
+        if (t + 1 < s.steps)
+            for (long part = 0; part + 1 < parts; ++part) product(after, part);
         for (long unit = 0; unit < n; unit += ROWS) {
-            if (t < s.steps - 1) panel_tile<T, ROWS, N>(K, U + unit * K, after, sums);
-            else std::fill(sums, sums + ROWS * WIDTH, T(0));
-            for (long u = unit; u < std::min(n, unit + ROWS); ++u)
+            const long last = std::min(n, unit + ROWS);
+            const T* sum = sums + unit * WIDTH;
+            if (t + 1 < s.steps) {
+                for (long u = unit; u < last; ++u) {  // what the gates touch comes while the last sums are made
+                    const long row = u * m + first;
+                    for (int g = 0; step.Z && g < GATES; ++g) fetch<WIDTH>(step.Z + g * size + row);
+                    fetch<WIDTH>((step.C ? step.C : GATES == 1 ? step.H_next : step.v) + row);
+                    if (dA) fetch<WIDTH>(dA + row);
+                }
+                tile(after, parts - 1, unit);
+            }
+            for (long u = unit; u < last; ++u)
                 for (int j = 0; j < N; ++j) {
-                    Place<T>& place = at[j];
-                    place.unit = u, place.row = u * m + first + j * L;
+                    const Place<T> at{u, u * m + first + j * L, size, k[j], keep[j]};
                     T *on = passed + u * WIDTH + j * L, *c = dC + u * WIDTH + j * L;
-                    V<T> d = load(sums + ((u - unit) * N + j) * L) + load(on), d_cell = load(c);
-                    if (t < 0) {
-                        place.store(s.dh, d);
-                        if (s.dC) place.store(s.dC, d_cell);
-                        continue;
-                    }
-                    if (s.dA) d += place.load(s.dA + t * n * m);
-                    V<T> dZ[GATES], dV[GATES];
-                    V<T> direct = Cell::backward(place, step, d, d_cell, dZ, dV);
-                    store(on, place.keep ? direct : d);
+                    V<T> d = load(sum + ((u - unit) * N + j) * L) + load(on), d_cell = load(c), gates[GATES], through[GATES];
+                    if (dA) d += at.load(dA);
+                    V<T> direct = Cell::backward(at, step, d, d_cell, gates, through);
+                    store(on, at.keep ? direct : d);
                     store(c, d_cell);
                     for (int g = 0; g < GATES; ++g) {
-                        V<T> through = place.keep ? dV[g] : V<T>{};
-                        place.store(s.dZ + t * K * m, g, place.keep ? dZ[g] : V<T>{});
-                        if (s.dV != s.dZ) place.store(s.dV + t * K * m, g, through);
-                        store(own + (g * n + u) * WIDTH + j * L, through);
+                        V<T> goes = at.keep ? through[g] : V<T>{};
+                        store(own + (g * n + u) * WIDTH + j * L, goes);
+                        at.store(dZ, g, at.keep ? gates[g] : V<T>{});
+                        if (dV) at.store(dV, g, goes);
                     }
                 }
         }
     }
+    for (long part = 0; s.steps && part < parts; ++part) product(panels + K * WIDTH, part);
+    for (long u = 0; u < n; ++u)
+        for (int j = 0; j < N; ++j) {
+            const long row = u * m + first + j * L;
+            store_part(s.dh + row, load(passed + u * WIDTH + j * L) + load(sums + u * WIDTH + j * L), k[j]);
+            if (s.dC) store_part(s.dC + row, load(dC + u * WIDTH + j * L), k[j]);
+        }
 }
 
 // Panels of nearly equal width, as many as keep the threads busy; f(integral N, first column, columns).

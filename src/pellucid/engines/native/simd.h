@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -55,6 +55,13 @@ template <class T> inline T sum(V<T> v) {
 // Where one of the two is nan the second is the answer: the constant comes first, so that a nan of the data stays.
 template <class T> inline V<T> max(V<T> a, V<T> b) { return a > b ? a : b; }
 template <class T> inline V<T> min(V<T> a, V<T> b) { return a < b ? a : b; }
+#if defined(__AVX512F__)  // one instruction each, with the same answers
+template <> inline V<float> max<float>(V<float> a, V<float> b) { return _mm512_max_ps(a, b); }
+template <> inline V<float> min<float>(V<float> a, V<float> b) { return _mm512_min_ps(a, b); }
+#elif defined(__AVX2__)
+template <> inline V<float> max<float>(V<float> a, V<float> b) { return _mm256_max_ps(a, b); }
+template <> inline V<float> min<float>(V<float> a, V<float> b) { return _mm256_min_ps(a, b); }
+#endif
 template <class T> inline V<T> abs(V<T> a) { return a < 0 ? -a : a; }
 
 // f(start) for whole vectors, f(start, count) for what is left.
@@ -103,21 +110,44 @@ template <class T> inline V<T> log(V<T> x) {
     return y;
 }
 
-// tanh x = sign(x) (1 - e) / (1 + e), e = e^(-2|x|); x itself where |x| is so small that the quotient would lose digits.
-template <class T> inline V<T> tanh(V<T> x) {
-    V<T> a = abs<T>(x);
-    V<T> e = exp<T>(a * T(-2));
-    V<T> far = (1 - e) / (1 + e);
-    V<T> s = x * x;
-    V<T> near = a + a * s * (T(-1.0 / 3) + s * (T(2.0 / 15) + s * (T(-17.0 / 315) + s * (T(62.0 / 2835) + s * T(-1382.0 / 155925)))));
-    V<T> y = a < T(0.3) ? near : far;
-    return x < 0 ? -y : y;
+// p and scale with e^x = scale (1 + p), |x| ≤ 87: its sum with 1 and its difference from 1 are made of them, each with one
+// rounding.
+inline V<float> exp_parts(V<float> x, V<float>& scale) {
+    V<float> shift = splat(12582912.0f), k = x * 1.44269504088896341f + shift;
+    I<float> power = (reinterpret_cast<I<float>&>(k) - 0x4B400000 + 127) << 23;
+    scale = reinterpret_cast<V<float>&>(power);
+    k -= shift;
+    V<float> r = x - k * 0.693359375f;
+    r -= k * -2.12194440e-4f;
+    V<float> p = splat(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    return p * (r * r) + r;
+}
+
+// tanh x = t / (t + 2) with t = e^(2x) - 1, without loss of digits near 0.
+template <class T> inline V<T> tanh(V<T> x);
+template <> inline V<float> tanh<float>(V<float> x) {
+    V<float> scale, p = exp_parts(2 * min<float>(splat(10.0f), max<float>(splat(-10.0f), x)), scale);
+    V<float> t = scale * p + (scale - 1);
+    return t / (t + 2);
 }
 template <> inline V<double> tanh<double>(V<double> x) {
     V<double> y;
     for (int i = 0; i < LANES<double>; ++i) y[i] = std::tanh(x[i]);
     return y;
 }
+
+// 1 / (1 + e^-x); 0 where that is no normal number.
+template <class T> inline V<T> sigmoid(V<T> x);
+template <> inline V<float> sigmoid<float>(V<float> x) {
+    V<float> scale, p = exp_parts(-min<float>(splat(87.0f), max<float>(splat(-87.0f), x)), scale);
+    return x < -87.0f ? V<float>{} : 1 / (scale * p + (scale + 1));
+}
+template <> inline V<double> sigmoid<double>(V<double> x) { return 0.5 * tanh<double>(0.5 * x) + 0.5; }
 
 }  // namespace
 }  // namespace pellucid
