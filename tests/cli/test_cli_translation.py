@@ -33,6 +33,10 @@ def test_from_pairs_to_words_of_ones_own(pellucid, tmp_path):
     assert pellucid("evaluate", "run", "--again", "--json").json["test"] == pytest.approx(test)
     assert pellucid("evaluate", "run", "loud.tsv", "--json").json["metrics"]["loss"] > 0
 
+    resumed = pellucid("train", "--resume", "run", "--epochs", 21, "--no-plot", "--json")
+    assert resumed.code == 0, resumed.err
+    assert resumed.json["epochs"] == 21
+
     for text, message in [("", "an empty text"), ("abx", "never shown 'x'"), ("abcda", "at most 4 characters")]:
         said = pellucid("predict", "run", text)
         assert said.code == 1

@@ -239,7 +239,7 @@ class Task(ABC):
         batch_size = wanted.get("batch_size", recipe.batch_for(count))
         truncate = wanted.get("truncate", recipe.truncate)
         averaging = {"averaging": wanted["averaging"]} if "averaging" in wanted else {}
-        patience = wanted.get("patience", 0 if averaging else recipe.patience)
+        patience = wanted.get("patience", 0 if averaging else recipe.patience or 0)
         return net, {
             "epochs": wanted.get("epochs", recipe.epochs),
             "batch_size": count if batch_size == "all" else batch_size,
