@@ -48,7 +48,7 @@ def test_pronunciations_without_stress(dictionary):
     assert pairs.answers()["a"] == ["AH", "EY"]
     said = " ".join(pairs.report)
     assert "2 entries are left out: other characters" in said
-    assert "1 entries are left out: but for the stress" in said
+    assert "1 entry is left out: there already, but for the stress" in said
 
 
 def test_pronunciations_with_stress(dictionary):
@@ -112,7 +112,7 @@ def test_names_of_stamps(tmp_path):
     (tmp_path / "empty.txt").write_text("", encoding="utf-8")
     pairs = data.english_korean("stamps", tmp_path)
     assert list(zip(pairs.inputs, pairs.outputs, strict=True)) == [("A frog.", "개구리"), ("A frog.", "두꺼비")]
-    assert pairs.report == ["2 of 5 stamps have no Korean name", "1 of 3 pairs are left out: they are there already"]
+    assert pairs.report == ["3 of 5 stamps have a Korean name", "2 of 3 pairs differ: the others are left out"]
     assert len(np.unique(pairs.groups)) == 1
     letters = data.english_korean("stamps", tmp_path, units=("character", "jamo"))
     read, write = letters.vocabularies()
@@ -160,11 +160,11 @@ def test_what_an_office_program_says(tmp_path, order):
         ("Save file?", "파일을 저장할까요?"),
     ]
     assert sorted(pairs.report) == [
-        "1 messages are left out: no Korean letter in the translation",
-        "1 messages are left out: other characters than those of plain English",
-        "1 messages are left out: place holders, markup or addresses",
-        "1 messages are left out: too long",
-        "1 of 3 pairs are left out: they are there already",
+        "1 message is left out: no Korean letter in the translation",
+        "1 message is left out: other characters than those of plain English",
+        "1 message is left out: place holders, markup or addresses",
+        "1 message is left out: too long",
+        "2 of 3 pairs differ: the others are left out",
     ]
     assert len(data.english_korean("office", tmp_path, longest=9)) == 3
 
@@ -207,7 +207,7 @@ def test_conversations(tmp_path):
         ("How do you do?", "Like this:\n\n    x = 1\n- or that"),
         ("Forgotten dash", "yes"),
     ]
-    assert first.report == ["1 of 4 exchanges are left out: they are there already"]
+    assert first.report == ["3 of 4 exchanges differ: the others are left out"]
     every = data.chat(path=tmp_path, every_turn=True)
     assert ("It's me: Bob", 'Say "hi"') in zip(every.inputs, every.outputs, strict=True)
     (tmp_path / "a.yml").write_text("conversations:\n    lost\n")

@@ -58,8 +58,8 @@ def test_texts_of_two_topics_tell_nothing(sayings):
     texts, labels, report = topics(sorted(sayings.iterdir()))
     assert list(zip(texts, labels, strict=True)) == [("An eye.", "art"), ("Order!\n\t-- a judge", "law")]
     assert report == [
-        "1 sayings are left out: they are there in more than one class",
-        "1 sayings are left out: longer than 300 characters",
+        "3 of 4 sayings belong to one class: the others are left out",
+        "2 of these have at most 300 characters: the others are left out",
     ]
     assert read_sayings(sorted(sayings.iterdir()))["law"] == ["Order!\n\t-- a judge", "shared"]
 
@@ -68,7 +68,7 @@ def test_names_in_one_language_only(tmp_path):
     (tmp_path / "a.txt").write_text("A bus.\nde.utf8=Ein Bus.\nda.utf8=En bus.\nsv.utf8=En bus.\nel.utf8=x\n")
     texts, labels, report = languages([tmp_path / "a.txt"])
     assert dict(zip(texts, labels, strict=True)) == {"A bus.": "English", "Ein Bus.": "German"}
-    assert report == ["1 texts are left out: they are there in more than one class"]
+    assert report == ["2 of 3 texts belong to one class: the others are left out"]
 
 
 def test_texts_become_ids_of_what_training_knows():
@@ -103,6 +103,9 @@ def test_texts_that_cannot_be_used():
         Dataset(np.array([["a"], ["b"]]), [0, 1])
     with pytest.raises(DataError, match="sequence 1: a sequence of length 0"):
         Preprocessor.fit(Dataset(["a", "a"], [0, 1])).x(["a", "  "])
+    for wrong in ("a text", np.zeros((2, 3)), [1.0]):
+        with pytest.raises(DataError, match=r"trained on texts(.|\n)*a list of texts(.|\n)*\[text\]"):
+            Preprocessor.fit(Dataset(["a", "a"], [0, 1])).x(wrong)
 
 
 @pytest.mark.parametrize(("name", "count"), [("stamps", 10_637), ("fortunes", 4_611)])

@@ -15,7 +15,7 @@ import numpy as np
 from pellucid.data import catalog
 from pellucid.data.text import Vocabulary
 from pellucid.data.texts import read_stamps
-from pellucid.errors import DataError, unknown
+from pellucid.errors import DataError, counted, unknown
 from pellucid.sequences import Sequences
 
 
@@ -137,9 +137,9 @@ def pronunciations(path: str | os.PathLike[str] | None = None, *, stress: bool =
         sounds = " ".join(entry[1:] if stress else [phoneme.rstrip("012") for phoneme in entry[1:]])
         twice += (word, sounds) in words
         words[word, sounds] = None
-    report = [f"{others:,} entries are left out: other characters than a to z in the word"]
+    report = [f"{counted(others, 'entry is', 'entries are')} left out: other characters than a to z in the word"]
     if twice:
-        report.append(f"{twice:,} entries are left out: but for the stress they are there already")
+        report.append(f"{counted(twice, 'entry is', 'entries are')} left out: there already, but for the stress")
     return Pairs("cmudict", *_columns(words), ("character", "word"), report)
 
 
@@ -175,13 +175,13 @@ def english_korean(
     report: list[str] = []
     pairs = readers[source](files, longest, report)
     once = dict.fromkeys(pairs)
-    report.append(f"{len(pairs) - len(once):,} of {len(pairs):,} pairs are left out: they are there already")
+    report.append(f"{len(once):,} of {len(pairs):,} pairs differ: the others are left out")
     return Pairs(f"english-korean-{source}", *_columns(once), units, report)
 
 
 def _stamps(files: Sequence[Path], longest: int, report: list[str]) -> list[tuple[str, str]]:
     pairs = read_stamps(files, "ko")
-    report.append(f"{len(files) - len(pairs):,} of {len(files):,} stamps have no Korean name")
+    report.append(f"{len(pairs):,} of {counted(len(files), 'stamp has', 'stamps have')} a Korean name")
     return pairs
 
 
@@ -205,7 +205,8 @@ def _office(files: Sequence[Path], longest: int, report: list[str]) -> list[tupl
                 left_out["other characters than those of plain English"] += 1
             else:
                 pairs.append((english, korean))
-    report += [f"{count:,} messages are left out: {why}" for why, count in left_out.most_common()]
+    said = left_out.most_common()
+    report += [f"{counted(count, 'message is', 'messages are')} left out: {why}" for why, count in said]
     return pairs
 
 
@@ -256,7 +257,7 @@ def chat(language: str = "english", path: str | os.PathLike[str] | None = None, 
     talks = [talk for file in files for talk in read_conversations(file)]
     turns = [(talk[i], talk[i + 1]) for talk in talks for i in range(len(talk) - 1 if every_turn else len(talk) > 1)]
     once = dict.fromkeys(turns)
-    report = [f"{len(turns) - len(once):,} of {len(turns):,} exchanges are left out: they are there already"]
+    report = [f"{len(once):,} of {len(turns):,} exchanges differ: the others are left out"]
     return Pairs(f"chat-{language}", *_columns(once), report=report)
 
 

@@ -226,7 +226,11 @@ class Preprocessor:
         if self.kind == "table":
             return self._table(raw_x)
         if self.kind == "text":
-            ids = self.vocabulary.encode_all([str(text) for text in raw_x])
+            if isinstance(raw_x, str) or not all(isinstance(text, str) for text in raw_x):
+                raise DataError(
+                    "the network was trained on texts", where="x", expected="a list of texts", hint="[text]"
+                )
+            ids = self.vocabulary.encode_all(raw_x)
             return ids.replaced(ids.values.astype(np.float32))
         if self.kind == "sequence" and self.input_shape[0] is None:
             return self._sequences(raw_x if isinstance(raw_x, Sequences) else Sequences(raw_x))

@@ -126,18 +126,27 @@ class _Kind:
 
 _SERIES = {
     "co2": _Kind(
-        *("week", 7, "D", 52),
+        "week",
+        7,
+        "D",
+        52,
         {"co2": "CO₂ in the air, ppmv"},
         lambda row: f"{row['date'][:4]}-{row['date'][4:6]}-{row['date'][6:]}",
     ),
     "sunspots": _Kind("year", 1, "Y", 11, {"SUNACTIVITY": "sunspot number"}, lambda row: row["YEAR"]),
     "sf-temps": _Kind(
-        *("hour", 1, "h", 24),
+        "hour",
+        1,
+        "h",
+        24,
         {"temp": "temperature, °F"},
         lambda row: row["date"].replace("/", "-").replace(" ", "T")[:13],
     ),
     "seattle-weather": _Kind(
-        *("day", 1, "D", 365),
+        "day",
+        1,
+        "D",
+        365,
         {
             "precipitation": "precipitation, mm",
             "temp_max": "highest temperature, °C",

@@ -53,9 +53,9 @@ def _told_apart(
             found.setdefault(text, set()).add(name)
     own = {text: next(iter(names)) for text, names in found.items() if len(names) == 1}
     short = {text: name for text, name in own.items() if longest is None or len(text) <= longest}
-    report = [f"{len(found) - len(own):,} {what} are left out: they are there in more than one class"]
+    report = [f"{len(own):,} of {len(found):,} {what} belong to one class: the others are left out"]
     if longest is not None:
-        report.append(f"{len(own) - len(short):,} {what} are left out: longer than {longest} characters")
+        report.append(f"{len(short):,} of these have at most {longest} characters: the others are left out")
     return list(short), list(short.values()), report
 
 
