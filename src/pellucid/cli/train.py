@@ -45,7 +45,7 @@ _OF_TRAINING = (
     *("learning_rate", "patience", "averaging", "augment", "metrics", "layer_statistics"),
     *("truncate", "units", "layers"),
 )
-_OF_TASKS = ("length", "symbols")
+_OF_TASKS = ("length", "horizon", "season", "symbols")
 """Flags that belong to one task or another; see `pellucid.tasks.base.Task.options`."""
 
 
@@ -99,6 +99,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     reading_flags(parser)
     add = parser.add_argument_group("sequences").add_argument
     add("--length", type=integer, metavar="T", help="steps of an example that is cut from a text or a series")
+    add("--horizon", type=integer, metavar="T", help="steps to forecast")
+    add("--season", type=integer, metavar="T", help="steps after which a series comes round again")
     add("--symbols", choices=["character", "word", "jamo"], help="of which text consists")
     add = parser.add_argument_group("run").add_argument
     add("--out", metavar="DIR", help="the run's folder (default: runs/DATA-NET-DATE)")

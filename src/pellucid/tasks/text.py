@@ -67,7 +67,7 @@ class Text(Task):
         self.name, text = read_text(*self.reading(described, encoding="utf-8"))
         split = described["split"]
         self.length, self.unit = self.settings["length"], self.settings["symbols"]
-        shares = {part: _share(split[part], part) for part in ("validation", "test")}
+        shares: dict[str, Any] = {part: _share(split[part], part) for part in ("validation", "test")}
         self.vocabulary, self.windows = text_windows(text, self.length, unit=self.unit, **shares)
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
         self.sizes = dict(zip(PARTS, map(len, self.windows), strict=True))

@@ -133,7 +133,7 @@ ENTRIES = [
         build=char_rnn,
         source="Mikolov et al. 2010; Graves 2013, section 3; truncated back-propagation: Williams and Peng 1990",
         deviations=("one layer, trained by Adam",),
-        recipe=Recipe(optimizer="adam(cosine(4e-3), clip_norm=1.0)", batch_size=64, epochs=6, patience=None),
+        recipe=Recipe(optimizer="adam(cosine(4e-3), clip_norm=1.0)", batch_size=32, epochs=10, patience=None),
         input_shape=(None,),
         outputs=64,
         task="text",
