@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> Answer:
 
     from pellucid.errors import DataError
     from pellucid.inspect.trace import trace
+    from pellucid.training.batches import Source
 
     net, rows, optimizer = prepared(args)
     chosen = np.arange(min(args.batch, len(rows))) if args.batch else np.array([args.example or 0])
@@ -42,14 +43,14 @@ def run(args: argparse.Namespace) -> Answer:
     x, y = rows.take(chosen)
     if y is None:
         raise DataError("there are no targets, and an iteration needs them", where=rows.dataset.name)
-    X, Y = (np.moveaxis(each, 0, -1) if each.ndim > 1 else each for each in (x, y))
+    batch = Source(net, x, y).batch(np.arange(len(chosen)))
     # statistics of a batch of one are the example itself: the running ones are what says something
     alone = len(chosen) == 1 and any(layer.needs_batch for layer in net.names)
-    done = trace(net, X, Y, train=not alone)
+    done = trace(net, batch.inputs, batch.targets, mask=batch.masks, train=not alone)
     update = done.update(args.optimizer or optimizer)
     shown = {"precision": args.precision, "max_items": args.max_items}
     document = done.document() | {
-        "target": np.asarray(y).tolist(),
+        "target": [np.asarray(each).tolist() for each in y],
         "update": {path: {what: A.tolist() for what, A in change.items()} for path, change in update.items()},
     }
     note = [

@@ -388,6 +388,10 @@ def reads(layer: Layer, shape: Shape) -> Links:
     Raises:
         ParameterError: nobody has said it of such a layer.
     """
+    if layer.any_length:  # a layer for sequences
+        steps = "its own step alone" if layer.causal else "steps before it and behind it"
+        steps = "every step up to its own" if layer.start() and layer.causal else steps
+        raise _without_geometry(type(layer).__name__, f"its input is a sequence, of which a step sees {steps}")
     raise _without_geometry(
         type(layer).__name__,
         "what its units see is not known",
@@ -578,6 +582,13 @@ def _find(net: Network, layer: str | Layer) -> tuple[str, Shape]:
     label = net.names.get(layer, repr(layer)) if isinstance(layer, Layer) else layer
     if label not in shapes:
         raise unknown("layer", label, shapes, where="receptive_field")
+    if None in shapes[label]:
+        raise ParameterError(
+            f"{label} has any number of steps, and a receptive field is of an image or signal of a known size",
+            where="receptive_field",
+            expected="a number for T",
+            got=shapes[label],
+        )
     return label, shapes[label]
 
 

@@ -19,6 +19,7 @@ from pellucid.inspect.trace import Recorder, is_chain
 from pellucid.layers.base import Mode
 from pellucid.network.base import Network
 from pellucid.network.parameters import count
+from pellucid.sequences import written
 from pellucid.trees import tree_map
 
 WIDTH = 118
@@ -111,11 +112,11 @@ class Summary:
         )
         heads = ["name", "layer", "output", "parameters", "multiply–adds", "cache/example"]
         heads += ["sees"] * images + ["reads"] * branching
-        cells = [[name, "Input", str(shape), *[""] * (len(heads) - 3)] for name, shape in self.inputs.items()]
+        cells = [[name, "Input", written(*shape), *[""] * (len(heads) - 3)] for name, shape in self.inputs.items()]
         for row in self.rows:
             shapes = row.output_shape if isinstance(row.output_shape[0], tuple) else (row.output_shape,)
             numbers = ["shared" if row.shared else f"{row.parameters:,}", f"{row.multiply_adds:,}"]
-            output = " ".join(map(str, shapes))
+            output = " ".join(written(*shape) for shape in shapes)
             cells.append([row.name, row.layer, output, *numbers, _size(row.cache_bytes_per_example)])
             cells[-1] += ["×".join(map(str, row.receptive_field or "–"))] * images
             cells[-1] += [", ".join(row.sources)] * branching
@@ -133,7 +134,7 @@ class Summary:
             f"  caches of a training step: {_size(self.cache_bytes_per_example)} per example{fixed}",
         ]
         if any(None in shape for shape in self.inputs.values()):
-            lines.append("  multiply–adds and caches: of one step, where there may be any number (None)")
+            lines.append("  multiply–adds and caches: of one step, where there may be any number T")
         if branching:
             lines.append(f"  outputs: {', '.join(f'{name} = {label}' for name, label in self.ends.items())}")
         return "\n".join([self.kind, *lines])

@@ -562,10 +562,13 @@ def _values(
         gradients[dW] = leaf
         if path in penalties:
             gradients[f"{dW}_penalty"] = penalties[path]
-    backward = {name: value for name, value in between.items() if name[0] == "d" and name[1:] in between}
+    shares = [name for name in between if "_steps" in name]  # of each step in dW
+    backward = {
+        name: value for name, value in between.items() if name[0] == "d" and (name[1:] in between or name[1].isupper())
+    }
     forward = {name: value for name, value in between.items() if name not in backward}
     values = {**weights, "A_prev": A_prev, **forward, "A": A, "dA": dA, **backward, **gradients, "dA_prev": dA_prev}
-    return values, [*weights, *gradients, *state]
+    return values, [*weights, *gradients, *state, *shares]
 
 
 def _with_totals(values: dict[str, Any], totals: Tree, *, shared: bool) -> dict[str, Any]:

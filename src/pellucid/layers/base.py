@@ -111,6 +111,7 @@ class Layer:
                 continue
             value = config(getattr(self, name))
             if value != config(parameter.default):
+                value = getattr(self, name) if name == "layer" else value  # a layer around another
                 parts.append(repr(value) if parameter.default is parameter.empty else f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(parts)})"
 
@@ -359,24 +360,24 @@ class Call:
         return values if self.layer.several_inputs or len(values) > 1 else values[0]
 
 
-def Input(shape: int | Sequence[int | None]) -> Node:
+def Input(shape: int | Sequence[int | str | None]) -> Node:
     """An input of a graph.
 
     Arguments:
         shape: without the example axis: ``(64,)``, ``(channels, height, width)``, or ``(T, n_x)`` for sequences, with
-            None for T where it may be any.
+            None (or ``"T"``) for T where it may be any.
     """
     return Node(as_shape(shape, "Input", any_length=True))
 
 
 def as_shape(shape: Any, where: str, *, any_length: bool = False) -> Shape:
-    """``shape`` as a tuple of positive integers; the first may be None for sequences of ``any_length``.
+    """``shape`` as a tuple of positive integers; the first may be None or "T" for sequences of ``any_length``.
 
     Raises:
         ShapeError: it is not one.
     """
     sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
-    known = sizes[1:] if any_length and isinstance(shape, Iterable) and sizes[:1] == (None,) else sizes
+    known = sizes[1:] if any_length and not isinstance(shape, str) and sizes[:1] in ((None,), ("T",)) else sizes
     if not sizes or not all(isinstance(n, (int, np.integer)) and n > 0 for n in known):
         raise ShapeError("a shape is made of positive integers", where=where, got=repr(shape))
     steps: Any = (None,) * (len(sizes) - len(known))

@@ -8,6 +8,7 @@ steps: back-propagation through time.
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -566,15 +567,22 @@ class Bidirectional(Layer):
 
     def equations(self, *, train=True):
         joined = {
-            "concat": "[A ahead; A back]",
-            "sum": "A ahead + A back",
-            "multiply": "A ahead * A back",
-            "average": "½ (A ahead + A back)",
+            "concat": "[h_forward; h_backward]",
+            "sum": "h_forward + h_backward",
+            "multiply": "h_forward * h_backward",
+            "average": "½ (h_forward + h_backward)",
         }
-        return {
-            "A": f"{joined[self.merge]}, each {type(self.layer).__name__}(A_prev) with parameters of its own",
-            "dA_prev": "the sum of both ways'",
+        where = "at every t" if self.layer.return_sequences else "of its last step, which is the first for h_backward"
+        found = {
+            "A": f"{joined[self.merge]} {where}",
+            "dA_prev": "W_forwardᵀ dZ_forward[t] + W_backwardᵀ dZ_backward[t] at every t",
         }
+        for way, layer in self.ways.items():
+            own = layer.equations(train=train)
+            token = re.compile(rf"(?<![A-Za-z_])({'|'.join({*own, *'WUbc'} - {'A', 'dA_prev'})})(?![A-Za-z_(])")
+            for name in own.keys() - {"A", "dA_prev"}:
+                found[f"{name}_{way}"] = token.sub(rf"\1_{way}", own[name])
+        return found
 
     def intermediates(self, ops, params, cache, dA):
         arriving = self._arriving(cache, dA)

@@ -635,6 +635,10 @@ class Network(ABC):
     def config(self) -> dict[str, Any]:
         """What `pellucid.network.from_config` rebuilds the network from, parameters aside."""
 
+    def _listed(self, name: str) -> list[int | str]:
+        """An input's shape as files have it, which have no None."""
+        return ["T" if n is None else n for n in self.inputs[name]]
+
     def _shared_config(self) -> dict[str, Any]:
         one = next(iter(self.losses.values()), None)
         shared: dict[str, Any] = {"seed": self.seed, "dtype": self.dtype}

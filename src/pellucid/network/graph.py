@@ -193,7 +193,7 @@ class Graph(Network):
         return {
             "network": "Graph",
             "single": self.single,
-            "inputs": {name: list(shape) for name, shape in self.inputs.items()},
+            "inputs": {name: self._listed(name) for name in self.inputs},
             "layers": steps,
             "outputs": dict(self.ends),
             **self._shared_config(),

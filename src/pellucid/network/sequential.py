@@ -21,7 +21,7 @@ class Sequential(Network):
     Arguments:
         layers: the layers, from the input to the output.
         input_shape: of one example: ``(n_x,)``, ``(channels, height, width)``, or ``(T, n_x)`` for sequences, with None
-            for T where it may be any.
+            (in a file ``"T"``) for T where it may be any.
         loss: by name or as an object; None for a network that is only run.
         loss_weights: as in `Graph`.
         seed: of the parameters and of dropout.
@@ -36,7 +36,7 @@ class Sequential(Network):
     def __init__(
         self,
         *layers: Layer | Sequence[Layer],
-        input_shape: int | Sequence[int | None],
+        input_shape: int | Sequence[int | str | None],
         loss: Any = None,
         loss_weights: Any = None,
         seed: int = 0,
@@ -156,7 +156,7 @@ class Sequential(Network):
             chain.append({**fields, "name": layer.name} if layer.name else fields)
         return {
             "network": "Sequential",
-            "input_shape": list(self.inputs["input"]),
+            "input_shape": self._listed("input"),
             "layers": chain,
             **self._shared_config(),
         }
