@@ -53,11 +53,14 @@ def test_the_command_trains_the_winner_to_the_same_loss(pellucid, tune):
     from pellucid.tune import Study
 
     study = Study.open("tuning/flowers-mlp")
-    for trial, loss in ((None, answer["best"]["loss"]), (study.counted[drawn["trial"]], drawn["loss"])):
+    for trial in (study.best, study.counted[drawn["trial"]]):
+        assert len(trial.losses) == 5
+        assert trial.loss == pytest.approx(np.mean(trial.losses))
         command = shlex.split(study.command(trial))
         trained = pellucid(*command[1:], "--quiet", "--no-plot", "--json").json
-        assert trained["validation"]["loss"] == pytest.approx(loss, rel=1e-5)
+        assert trained["validation"]["loss"] == pytest.approx(trial.losses[0], rel=1e-5)
         assert trained["seed"] == 3
+        assert trained["examples"] == {"train": 84, "validation": 24, "test": 12}
     assert shlex.split(answer["command"]) == shlex.split(study.command())
     assert answer["best"]["loss"] <= answer["default_loss"]
 

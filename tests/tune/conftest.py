@@ -34,6 +34,6 @@ def small(folder, arrays) -> Callable[..., Any]:
     from pellucid.tune import tune
 
     def search(**options: Any) -> Any:
-        return tune(*arrays, **{"space": SPACE, "trials": 4, "progress": False, "out": "study", **options})
+        return tune(*arrays, **{"space": SPACE, "trials": 4, "progress": False, "out": "study", "splits": 1, **options})
 
     return search

@@ -18,6 +18,7 @@ from pellucid.errors import DataError, EngineError, ParameterError, TrainingErro
 from pellucid.tune import Study, tune
 from pellucid.tune import search as searching
 from pellucid.tune import storage as storing
+from pellucid.tune.splits import drawn, usual
 
 # --- one process ----------------------------------------------------------------------------------------------------
 
@@ -101,6 +102,51 @@ def test_without_a_pruner_all_are_trained_to_their_end(small):
     space = {"learning_rate": {"low": 1e-7, "high": 1e-1, "log": True}, "units": 8, "epochs": 5, "patience": 0}
     study = small(trials=14, space=space, pruner="none", sampler="random")
     assert {each.epochs for each in study.counted if not each.baseline} == {5}
+
+
+def test_several_draws_of_the_validation_examples_never_touch_the_test(folder):
+    study = tune("iris", space=SPACE, trials=4, validation=0.2, test=0.2, progress=False, pruner="none")
+    draws = drawn(study.task, 5, 0)
+    assert study.plan["splits"] == len(draws) == 5
+    x, _ = study.task.rows("test").arrays()
+    tests = {row.tobytes() for row in x}
+    held = []
+    for each in draws:
+        (train_x, train_y), (held_x, held_y) = each.arrays("train"), each.arrays("validation")
+        assert (len(train_x), len(held_x)) == (90, 30)
+        assert np.bincount(held_y).tolist() == [10, 10, 10]
+        assert len(train_y) == 90
+        rows = [row.tobytes() for row in np.concatenate([train_x, held_x])]
+        pool = {row.tobytes() for part in ("train", "validation") for row in study.task.arrays(part)[0]}
+        assert set(rows) == pool
+        held.append({row.tobytes() for row in held_x})
+    assert len({frozenset(each) for each in held}) == 5
+    assert len(set().union(*held)) > 60 - len(tests & set().union(*held))
+    for trial in study.counted:
+        assert trial.loss == pytest.approx(np.mean(trial.losses))
+        assert trial.losses[0] == trial.validation["loss"]
+        one = searching.train(draws[3], study.plan, study.wanted(trial))
+        assert one.validation["loss"] == pytest.approx(trial.losses[3], rel=1e-6)
+
+
+def test_how_often_the_validation_examples_are_drawn(small, folder):
+    assert small(trials=1, out="one", splits=None).plan["splits"] == 5
+    task = small(trials=1, out="two", splits=2).task
+    task.sizes = {**task.sizes, "validation": 400}
+    assert usual(task) == 3
+    task.sizes["validation"] = 1000
+    assert usual(task) == 1
+    with pytest.raises(ParameterError, match="about another splits"):
+        small(trials=1, out="two", splits=3)
+
+
+def test_a_trial_behind_in_its_first_draws_is_not_trained_with_the_others(small):
+    space = {"learning_rate": {"low": 1e-6, "high": 1e-1, "log": True}, "units": 8, "epochs": 2, "patience": 0}
+    study = small(trials=20, space=space, sampler="random", splits=3)
+    behind = [each for each in study.counted if each.reason and "draws" in each.reason]
+    assert behind
+    assert all(len(each.losses) < 3 and f"{len(each.losses)} of 3 draws" in each.reason for each in behind)
+    assert all(len(each.losses) == 3 for each in study.complete)
 
 
 def test_time_bounds_the_search(small):

@@ -24,7 +24,7 @@ from pellucid.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from pellucid.tune import Study
+    from pellucid.tune import Study, Trial
     from pellucid.tune.recheck import Recheck
 
 _EPILOG = """\
@@ -69,6 +69,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--augment", nargs="+", action="extend", metavar="A", help='change training images: "shift(2)" horizontal_flip')
     add("--class-weight", choices=["balanced"], help="rare classes count as much as frequent ones")
     add("--validation", type=_share, metavar="SHARE", help="of the examples, to compare trials by (default: 0.1)")
+    add(
+        "--splits",
+        type=integer,
+        metavar="N",
+        help="draws of these, over which a trial's loss is the mean (default: 1 to 5)",
+    )
     add("--test", type=_share, metavar="SHARE", help="of the examples, that are never looked at (default: 0.1)")
     add("--engine", metavar="E", help="numpy, … (see `pellucid show --engines`)")
     add("--dtype", choices=["float32", "float64"], help="of all arithmetic (default: float32)")
@@ -122,6 +128,7 @@ def _tune(args: argparse.Namespace) -> Answer:
             pruner=args.pruner or "median",
             seed=args.seed or 0,
             validation=0.1 if args.validation is None else args.validation,
+            splits=args.splits,
             test=args.test,
             out=args.out,
             progress=False if args.quiet else "auto",
@@ -154,6 +161,7 @@ def _answer(study: Study) -> Answer:
         heading(f"Trial {best.number}: validation loss {best.loss:.4f}"),
         indented(table(settings, ["", ""], left=2).partition("\n")[2] if settings else "the recipe as it stands"),
         *([f"the recipe as it stands: {base.loss:.4f}"] if base and base.number != best.number else []),
+        *([_of_draws(best)] if len(best.losses) > 1 else []),
         "",
     ]
     if document["importances"]:
@@ -165,6 +173,11 @@ def _answer(study: Study) -> Answer:
     parts += [heading("Kept in"), f"  {study.folder}" + (f"   ({names}, report.json)" if names else ""), ""]
     parts += [heading("To train it, and open the test set"), f"  {document['command']}"]
     return Answer(document, "\n".join(parts))
+
+
+def _of_draws(best: Trial) -> str:
+    each = ", ".join(f"{loss:.4f}" for loss in best.losses)
+    return f"the mean over {len(best.losses)} draws of the validation examples: {each}; the command has the first"
 
 
 def _recheck(args: argparse.Namespace) -> Answer:
@@ -207,7 +220,8 @@ def _spoken(found: Recheck, study: Study) -> str:
     if found.command:
         parts += ["", heading("To train it"), f"  {found.command}"]
     else:
-        parts += ["", heading("To search again"), "  pellucid tune DATA --out ANOTHER"]
+        again = [study.plan["data"]["source"], "--net", study.plan["net"], "--out", f"{study.folder}-again"]
+        parts += ["", heading("To search again"), f"  pellucid tune {shlex.join(again)} …"]
     return "\n".join([*parts, "", f"kept in {study.folder / 'recheck.json'}"])
 
 

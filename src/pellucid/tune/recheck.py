@@ -16,6 +16,7 @@ from pellucid.files import atomic_write, to_json
 from pellucid.runs import environment
 from pellucid.tune.search import Plan, train
 from pellucid.tune.space import Settings
+from pellucid.tune.splits import drawn
 
 if TYPE_CHECKING:
     from pellucid.tune.study import Study
@@ -103,7 +104,8 @@ def recheck(
     """Train the optimum, the second best, neighbours, fresh samples and the bare recipe again, and judge.
 
     The seeds are new, since the old optimum was chosen for its luck with the old one; all candidates have the same, and
-    are compared seed by seed. The split stays the study's, so that its test examples stay unseen.
+    are compared seed by seed. Where a study draws its validation examples several times, each seed has a draw of its
+    own. The test examples stay those of the study, unseen.
 
         keep          no candidate is surely better
         adjust        the second best or a neighbour is
@@ -132,6 +134,7 @@ def recheck(
         plan["data"] = {**plan["data"], "source": source}
     task = tasks.made(plan)
     plan["fingerprint"] = task.fingerprint
+    draws = drawn(task, plan["splits"], plan["seed"])
     chosen: list[tuple[str, str, Settings]] = [("optimum", f"trial {best.number}", best.settings)]
     importances = study.importances()
     names = [*importances, *(name for name in study.space.searched if name not in importances)]
@@ -141,15 +144,15 @@ def recheck(
     near = list(study.space.neighbours(centre, names))[: max(0, neighbours)]
     chosen += [("neighbour", what, settings) for what, settings in near]
     taken = [settings for _, _, settings in chosen]
-    drawn = study.space.sample(fresh, seed=plan["seed"] + len(study.trials)) if study.space.searched else []
-    chosen += [("fresh", f"sample {i}", settings) for i, settings in enumerate(drawn, 1) if settings not in taken]
+    samples = study.space.sample(fresh, seed=plan["seed"] + len(study.trials)) if study.space.searched else []
+    chosen += [("fresh", f"sample {i}", settings) for i, settings in enumerate(samples, 1) if settings not in taken]
     if best.settings:
         chosen.append(("recipe", "as it stands", {}))
     numbers = [plan["seed"] + 1 + i for i in range(seeds)]
     candidates: list[Candidate] = []
     for kind, what, settings in chosen:
         reference = candidates[0].losses if candidates else None
-        found = _measured(study, task, plan, kind, what, settings, numbers, reference, len(chosen) - 1)
+        found = _measured(study, draws, plan, kind, what, settings, numbers, reference, len(chosen) - 1)
         candidates.append(found)
         told(_line(found))
     net, _ = task.settled(plan["net"], plan["fixed"])
@@ -172,7 +175,7 @@ def recheck(
 
 def _measured(
     study: Study,
-    task: tasks.Task,
+    draws: list[tasks.Task],
     plan: Plan,
     kind: str,
     what: str,
@@ -183,9 +186,9 @@ def _measured(
 ) -> Candidate:
     losses: list[float | None] = []
     seconds, reason = [], None
-    for seed in seeds:
+    for number, seed in enumerate(seeds):
         try:
-            done = train(task, plan, study.space.wanted(settings), seed=seed)
+            done = train(draws[number % len(draws)], plan, study.space.wanted(settings), seed=seed)
             losses.append(done.validation["loss"])
             seconds.append(done.seconds)
         except (PellucidError, MemoryError) as problem:

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from statistics import fmean, median
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,15 +22,17 @@ from pellucid.tasks import Task
 from pellucid.tasks.building import recipe_of
 from pellucid.training.callbacks import Callback
 from pellucid.tune.space import Settings, Space, Wanted
-from pellucid.tune.storage import BEAT, GRACE, is_dead, open_storage, optuna, sign
+from pellucid.tune.splits import drawn
+from pellucid.tune.storage import BEAT, GRACE, is_dead, open_storage, optuna, sign, without_password
 
 SAMPLERS = ("tpe", "random", "cmaes", "gp", "grid", "qmc")
 PRUNERS = ("median", "hyperband", "asha", "none")
 ATTEMPTS = 2  # how often a trial whose process was killed is begun at most
+FIRST = 8  # trials that are trained to their end before others are compared with them
 REPEATS = 100  # settings in a row that were all tried before: then the space counts as searched through
 
 Plan = dict[str, Any]
-"""What a study is about, as plain values: data, task, split, net, fixed, space, seed, fingerprint,
+"""What a study is about, as plain values: data, task, split, splits, net, fixed, space, seed, fingerprint,
 and ``network`` where the net is a file: its text."""
 
 
@@ -84,7 +87,8 @@ class _Watcher(Callback):
     """Tells the study how a trial does, and ends one that does badly."""
 
     def __init__(self, trial: Any, prune: bool) -> None:
-        self.trial, self.prune, self.pruned, self._beaten = trial, prune, False, time.monotonic()
+        self.trial, self.prune, self.pruned, self.again = trial, prune, False, False
+        self._beaten = time.monotonic()
 
     def on_update(self, training: Any) -> None:
         if time.monotonic() - self._beaten > BEAT:
@@ -95,6 +99,8 @@ class _Watcher(Callback):
         loss = record["validation"]["loss"]
         if not math.isfinite(loss):
             raise TrainingError("the validation loss is no longer finite", where=f"epoch {record['epoch']}", got=loss)
+        if self.again:
+            return  # an epoch of another draw says nothing beside the same epoch of the first
         self.trial.report(loss, record["epoch"])
         self.pruned = self.prune and self.trial.should_prune()
         if self.pruned:
@@ -136,15 +142,16 @@ class Search:
                 self.study = package.load_study(study_name=name, storage=self.storage)
             except KeyError:
                 there = [each.study_name for each in self.storage.get_all_studies()]
-                raise unknown("study", name, there, where=storage) from None
+                raise unknown("study", name, there, where=without_password(storage)) from None
             plan = self.study.user_attrs["plan"]
         else:
             self.study = package.create_study(
                 study_name=name, storage=self.storage, direction="minimize", load_if_exists=True
             )
-            self._agree(plan, storage, name)
+            self._agree(plan, f"study {name} in {without_password(storage)}")
         self.plan: Plan = plan
         self.space = Space(plan["space"], plan["net"])
+        self.pruning = pruner != "none"
         self.study.pruner = _pruner(pruner, self._most_epochs())
         self._grid = self.space.grid() if sampler == "grid" else None
         self.exhausted = False
@@ -155,7 +162,7 @@ class Search:
         self._drawing, self._other = _sampler(sampler, int(seeds[0])), _sampler("random", int(seeds[1]))
         self.study.sampler = self._drawing
 
-    def _agree(self, plan: Plan, storage: str, name: str) -> None:
+    def _agree(self, plan: Plan, where: str) -> None:
         there = self.study.user_attrs.get("plan")
         if there is None:
             self.study.set_user_attr("plan", plan)
@@ -166,7 +173,7 @@ class Search:
                 recheck = "--recheck measures an old optimum on new data"
                 raise ParameterError(
                     f"this study is about {what}",
-                    where=f"study {name} in {storage}",
+                    where=where,
                     expected=_brief(there.get(part)),
                     got=_brief(plan[part]),
                     hint=recheck if part == "fingerprint" else "another --out, or --study, begins a new one",
@@ -178,7 +185,7 @@ class Search:
             if mine != theirs:
                 raise ParameterError(
                     f"this study is about another {part}",
-                    where=f"study {name} in {storage}",
+                    where=where,
                     expected=_brief(theirs),
                     got=_brief(mine),
                     hint="another --out, or --study, begins a new one",
@@ -204,18 +211,19 @@ class Search:
         """Train trial after trial.
 
         Arguments:
-            task: the data, and what is learned of them.
+            task: the data, and what is learned of them, with the plan's split.
             trials: the study's, by all processes; None is no bound.
             until: no trial is begun after this moment of `time.monotonic`.
             told: called after each trial.
             wanted: whether to go on.
         """
+        draws = drawn(task, self.plan["splits"], self.plan["seed"])
         while wanted() and time.monotonic() < until:
             self.recover()
             claimed = self._claim(trials)
             if claimed is None:
                 return
-            self._attempt(task, *claimed)
+            self._attempt(draws, *claimed)
             told()
 
     def counted(self) -> list[Any]:
@@ -306,13 +314,22 @@ class Search:
                 return next((each.number for each in earlier if each.user_attrs.get("settings") == settings), None)
             time.sleep(0.01)
 
-    def _attempt(self, task: Task, trial: Any, settings: Settings) -> None:
+    def _attempt(self, draws: list[Task], trial: Any, settings: Settings) -> None:
+        """Train with every draw of the validation examples; the trial's loss is the mean over them."""
         states, watcher, begun = self._states, _Watcher(trial, prune=bool(settings)), time.monotonic()
-        outcome, reason, done = "complete", None, None
+        outcome, reason, done, losses = "complete", None, None, []
         try:
-            done = train(task, self.plan, self.space.wanted(settings), callbacks=[watcher])
-            if watcher.pruned:
-                outcome, reason = "pruned", f"worse than others after epoch {len(done.history)}"
+            for number, task in enumerate(draws):
+                watched = train(task, self.plan, self.space.wanted(settings), callbacks=[watcher])
+                done = done or watched  # the first draw is that of `pellucid train`
+                losses.append(watched.validation["loss"])
+                watcher.again = True
+                if watcher.pruned:
+                    outcome, reason = "pruned", f"worse than others after epoch {len(done.history)}"
+                    break
+                if number + 1 < len(draws) and settings and self._behind(losses):
+                    outcome, reason = "pruned", f"worse than others after {number + 1} of {len(draws)} draws"
+                    break
         except (KeyboardInterrupt, SystemExit):
             frozen = self.study.get_trials(deepcopy=False)[trial.number]
             self._lost(frozen, "interrupted", "begun again later", attempt=frozen.user_attrs.get("attempt", 1))
@@ -326,12 +343,12 @@ class Search:
         result: dict[str, Any] = {"seconds": round(time.monotonic() - begun, 3)}
         if done is not None:
             result |= {"epochs": len(done.history), "best_epoch": done.epoch, "engine": done.net.ops.name}
-            result |= {"validation": done.validation, "train": done.train}
+            result |= {"validation": done.validation, "train": done.train, "losses": losses}
             result["parameters"] = parameters.count(done.net.parameters)
         state = {"complete": states.COMPLETE, "failed": states.FAIL}.get(outcome, states.PRUNED)
         if not settings:
             state = states.FAIL  # for Optuna: of a trial without drawn settings GP and CMA-ES would learn to draw none
-        value = done.validation["loss"] if done and state == states.COMPLETE else None
+        value = fmean(losses) if done and state == states.COMPLETE else None
         try:
             engine = done.net.ops.name if done else self.plan["fixed"].get("engine", "auto")
             where = environment(engine=engine, seed=self.plan["seed"], data_fingerprint=self.plan["fingerprint"])
@@ -340,6 +357,12 @@ class Search:
             self.study.tell(trial, value, state=state, skip_if_finished=True)
         except optuna().exceptions.UpdateFinishedTrialError:
             pass  # this process was silent for so long that another took it for dead and began the trial again
+
+    def _behind(self, losses: list[float]) -> bool:
+        """Whether the mean over some draws is worse than the median of complete trials' over the same draws."""
+        results = [each.user_attrs["result"] for each in self.counted() if "result" in each.user_attrs]
+        others = [fmean(each["losses"][: len(losses)]) for each in results if each["outcome"] == "complete"]
+        return self.pruning and len(others) >= FIRST and fmean(losses) > median(others)
 
     def _void(self, trial: Any, outcome: str, reason: str) -> None:
         trial.set_user_attr("void", True)
@@ -375,7 +398,7 @@ def _pruner(name: str, epochs: int) -> Any:
     pruners = optuna().pruners
     if name == "median":
         # Schedules that rise first look bad first, so a third of the epochs is waited for.
-        return pruners.MedianPruner(n_startup_trials=8, n_warmup_steps=epochs // 3, n_min_trials=5)
+        return pruners.MedianPruner(n_startup_trials=FIRST, n_warmup_steps=epochs // 3, n_min_trials=5)
     if name == "hyperband":
         return pruners.HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=3)
     if name == "asha":

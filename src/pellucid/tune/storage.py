@@ -58,7 +58,7 @@ def open_storage(url: str) -> Any:
         raise EngineError(f"{scheme} needs a package that is not installed", hint=str(missing)) from missing
     except Exception as problem:
         reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-        raise DataError(f"cannot be opened: {reason}", where=_without_password(url)) from problem
+        raise DataError(f"cannot be opened: {reason}", where=without_password(url)) from problem
 
 
 def _database(url: str, options: dict[str, Any]) -> Any:
@@ -103,7 +103,8 @@ def _file(path: Path) -> Any:
     return journal.JournalFileBackend(str(path), lock_obj=Lock())
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
+    """The URL of a storage as it may be shown."""
     before, at, after = url.rpartition("@")
     return f"{before.rpartition(':')[0]}:…@{after}" if at and ":" in before.partition("://")[2] else url
 

@@ -10,6 +10,7 @@ import warnings
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from pellucid import tasks
@@ -18,7 +19,7 @@ from pellucid.files import atomic_write, to_json
 from pellucid.network.base import Network
 from pellucid.tune.search import Plan, Search, train
 from pellucid.tune.space import Settings, Space, Wanted
-from pellucid.tune.storage import optuna
+from pellucid.tune.storage import optuna, without_password
 
 NOTE = "study.json"
 
@@ -32,13 +33,14 @@ class Trial:
         state: ``"complete"``, ``"pruned"``, ``"diverged"``, ``"out of memory"``, ``"failed"``, ``"killed"``,
             ``"interrupted"``, ``"repeat"``, ``"not needed"``, ``"running"`` or ``"waiting"``.
         settings: by hyperparameter; {} is the recipe of the network as it stands.
-        loss: validation loss of the epoch that is kept; None unless complete.
+        loss: validation loss, the mean over the draws of the validation examples; None unless complete.
+        losses: of each draw; the first is the one that ``pellucid train`` measures.
         reason: why it did not come to its end.
         seconds: it took.
-        epochs, best_epoch: that were trained, and the one that is kept.
+        epochs, best_epoch: that were trained with the first draw, and the one that is kept.
         parameters: how many the network has.
-        validation: loss and metrics of the epoch that is kept.
-        curve: validation loss by epoch.
+        validation: loss and metrics of the epoch that is kept, of the first draw.
+        curve: validation loss by epoch, of the first draw.
         environment: engine, versions, hardware, data fingerprint and date; see `pellucid.runs.environment`.
         counts: False for one that was begun again later, or repeats another.
     """
@@ -47,6 +49,7 @@ class Trial:
     state: str
     settings: Settings
     loss: float | None = None
+    losses: tuple[float, ...] = ()
     reason: str | None = None
     seconds: float | None = None
     epochs: int | None = None
@@ -252,7 +255,7 @@ class Study:
         return {
             "study": self.name,
             "folder": str(self.folder),
-            "storage": self.storage,
+            "storage": without_password(self.storage),
             "data": self.plan["data"]["source"],
             "net": self.plan["net"],
             "best": asdict(best),
@@ -279,18 +282,19 @@ class Study:
 def _trial(frozen: Any, counts: bool) -> Trial:
     result, attributes = frozen.user_attrs.get("result", {}), frozen.user_attrs
     state = result.get("outcome") if frozen.state.is_finished() else frozen.state.name.lower()
-    validation = result.get("validation", {})
+    losses = tuple(result.get("losses", ()))
     return Trial(
         number=frozen.number,
         state=state or "failed",
         settings=attributes.get("settings", {}),
-        loss=validation.get("loss") if state == "complete" else None,
+        loss=fmean(losses) if state == "complete" else None,
+        losses=losses,
         reason=result.get("reason"),
         seconds=result.get("seconds"),
         epochs=result.get("epochs"),
         best_epoch=result.get("best_epoch"),
         parameters=result.get("parameters"),
-        validation=validation,
+        validation=result.get("validation", {}),
         curve=dict(sorted(frozen.intermediate_values.items())),
         environment=attributes.get("environment", {}),
         counts=counts,
@@ -357,8 +361,8 @@ def check_folder(folder: Path, storage: str, name: str) -> None:
         raise ParameterError(
             "there is another study here",
             where=str(folder),
-            expected=f"{there.get('study')} in {there.get('storage')}",
-            got=f"{name} in {storage}",
+            expected=f"{there.get('study')} in {without_password(str(there.get('storage')))}",
+            got=f"{name} in {without_password(storage)}",
             hint="another --out",
         )
 
@@ -366,4 +370,11 @@ def check_folder(folder: Path, storage: str, name: str) -> None:
 def note_in(folder: Path, storage: str, name: str) -> None:
     """Note in a folder where the study is that its reports are of."""
     folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(folder / NOTE, to_json({"storage": storage, "study": name}) + "\n")
+    write_privately(folder / NOTE, {"storage": storage, "study": name})
+
+
+def write_privately(path: Path, note: dict[str, Any]) -> None:
+    """Write a note that may hold the password of a storage."""
+    if not path.exists():
+        path.touch(mode=0o600)
+    atomic_write(path, to_json(note) + "\n")

@@ -17,14 +17,15 @@ import numpy as np
 
 from pellucid import tasks
 from pellucid.errors import DataError, EngineError, ParameterError, unknown
-from pellucid.files import atomic_write, to_json
+from pellucid.files import atomic_write
 from pellucid.network.base import Network
 from pellucid.tasks.building import is_file, recipe_of
 from pellucid.tune.progress import Shown
 from pellucid.tune.search import Plan, Search
 from pellucid.tune.space import Space
+from pellucid.tune.splits import drawn, usual
 from pellucid.tune.storage import SCHEMES
-from pellucid.tune.study import Study, check_folder, folder_of, note_in
+from pellucid.tune.study import Study, check_folder, folder_of, note_in, write_privately
 
 TRIALS = 50
 FIXED = ("loss", "class_weight", "augment", "engine", "dtype", "metrics")
@@ -50,6 +51,7 @@ def tune(
     pruner: str = "median",
     seed: int = 0,
     validation: float | int = 0.1,
+    splits: int | None = None,
     test: float | int | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: bool | str = "auto",
@@ -80,6 +82,8 @@ def tune(
         pruner: ``"median"``, ``"hyperband"``, ``"asha"`` or ``"none"``.
         seed: of the split, of every training and of the sampler.
         validation: share or number of the examples to validate on.
+        splits: how often these are drawn; a trial is trained with each draw, and its loss is the mean. None is up to 5
+            where there are fewer than 1,000 of them, by which hardly more than luck could be chosen.
         test: share or number of the examples that are kept out of it all; None is 0.1, and none for arrays.
         out: the folder for the reports; None is ``tuning/DATA-NET``.
         progress: ``"auto"`` or False.
@@ -97,9 +101,14 @@ def tune(
     for name in fixed:
         if name not in FIXED:
             raise unknown("argument", name, FIXED, where="tune")
-    if jobs < 1 or (trials is not None and trials < 1) or (time is not None and not time > 0):
-        got = {"jobs": jobs, "trials": trials, "time": time}
-        raise ParameterError("nothing could be done", where="tune", expected="1 or more", got=got)
+    if (
+        jobs < 1
+        or (splits is not None and splits < 1)
+        or (trials is not None and trials < 1)
+        or (time is not None and not time > 0)
+    ):
+        got = {"jobs": jobs, "trials": trials, "time": time, "splits": splits}
+        raise ParameterError("nothing could be done", where="tune", expected="numbers above 0", got=got)
     if not validation > 0:
         raise ParameterError("a search compares validation losses", where="tune, validation", got=repr(validation))
     trials = TRIALS if trials is None and time is None else trials
@@ -134,6 +143,8 @@ def tune(
         raise ParameterError("the data have a test set of their own", where="tune, test", hint="leave test out")
     plan["space"] = Space.read(space, net_name, made.sizes["train"]).document()
     plan["fingerprint"] = made.fingerprint
+    plan["splits"] = usual(made) if splits is None else splits
+    drawn(made, plan["splits"], seed)
     made.settled(net_name, {**plan["fixed"], "seed": seed})  # what is wrong for every trial is said at once
     url = _url(storage, folder)
     name = study or folder_of("arrays" if of_arrays else named, net if isinstance(net, str) else "network").name
@@ -171,7 +182,7 @@ def _work_together(
     threads = str(max(1, environment(engine="")["threads"] // jobs))
     job = {"storage": url, "study": name, "sampler": kinds[0], "pruner": kinds[1], "trials": trials}
     path = folder / JOB
-    atomic_write(path, to_json(job) + "\n")
+    write_privately(path, job)
     variables = {**os.environ, **dict.fromkeys(_THREADS, threads)}
 
     def begin(number: int) -> subprocess.Popen[bytes]:
