@@ -82,7 +82,7 @@ class _Recurrent(Layer):
     @property
     def cell(self) -> str:
         """The engine's name of the cell."""
-        return self.registered_name.lower()
+        raise NotImplementedError
 
     # --- shapes and parameters ----------------------------------------------------------------------------------
 
@@ -348,6 +348,7 @@ class LSTM(_Recurrent):
 
     forget_bias: float = field(default=1.0, kw_only=True)
 
+    cell: ClassVar[str] = "lstm"
     gates: ClassVar[int] = 4
     states: ClassVar[tuple[str, ...]] = ("h", "C")
 
@@ -404,6 +405,7 @@ class GRU(_Recurrent):
     Source: Cho et al. 2014, with the reset gate after the product, as cuDNN and PyTorch have it.
     """
 
+    cell: ClassVar[str] = "gru"
     gates: ClassVar[int] = 3
 
     def init(self, rng, input_shape, dtype=np.float32):
