@@ -57,7 +57,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--net", metavar="NAME|FILE.toml", help="a network of `pellucid zoo list` (default: mlp), or a file")
     add("--hidden", metavar="128,64", help="units of each hidden layer")
     add("--units", type=integer, metavar="N", help="of each hidden layer, all alike")
-    add("--layers", type=integer, metavar="K", help="how many hidden layers")
+    add("--layers", type=natural, metavar="K", help="how many hidden layers; 0: none, which is no memory either")
     add("--embedding", type=integer, metavar="N", help="units that stand for a word or a character")
     add("--bidirectional", action="store_const", const=True, help="recurrent layers that read both ways")
     add("--activation", metavar="NAME", help="of the hidden layers")

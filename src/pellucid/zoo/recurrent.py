@@ -11,11 +11,14 @@ from pellucid.layers import (
     GRU,
     LSTM,
     Bidirectional,
+    Conv2D,
     Dense,
     Dropout,
     Embedding,
     Flatten,
     Layer,
+    MaxPool2D,
+    MeanOverTime,
     Reshape,
     SimpleRNN,
     TimeDistributed,
@@ -123,6 +126,50 @@ def char_rnn(
     return recurrent("lstm", input_shape, outputs, **own, **options)
 
 
+def frames(
+    input_shape: Sequence[int | None],
+    outputs: int,
+    *,
+    width: int = 8,
+    hidden: Sequence[int] = (64,),
+    dropout: float = 0.2,
+    every_step: bool = True,
+    **options: Any,
+) -> Sequential:
+    """A convolutional network that sees each frame, and recurrent layers that remember what it saw.
+
+    Two convolutions of 3×3, each before the largest of 2×2, and 64 units, the same at every frame; an LSTM; a dense
+    layer at every step. ``hidden=()`` has no memory: each frame is told by itself.
+
+    Arguments:
+        input_shape: (T, channels, height, width); (T, n_x) leaves the convolutions out.
+        outputs: units of the last layer.
+        width: maps of the first convolution; the second has twice as many.
+        hidden: units of each LSTM.
+        dropout: the probability of dropping, after each LSTM.
+        every_step: True answers at every step, False after the last one.
+        options: ``loss``, ``loss_weights``, ``seed``, ``engine``, ``dtype``, ``regularizer``.
+    """
+    chain: list[Layer] = []
+    if len(input_shape) == 4:
+        for maps in (width, 2 * width):
+            chain += [Conv2D(maps, 3, padding="same", activation="relu"), MaxPool2D(2)]
+        chain += [Flatten(), Dense(64, "relu")]
+    elif len(input_shape) != 2:
+        raise ShapeError(
+            "reads videos", where="frames", expected="(T, channels, height, width)", got=tuple(input_shape)
+        )
+    seen: list[Layer] = [TimeDistributed(layer) for layer in chain]
+    for index, units in enumerate(hidden, 1):
+        seen.append(LSTM(units, return_sequences=every_step or index < len(hidden)))
+        if dropout:
+            seen.append(Dropout(dropout))
+    if not every_step and not hidden:
+        seen.append(MeanOverTime())
+    last = Dense(outputs)
+    return Sequential(*seen, TimeDistributed(last) if every_step else last, input_shape=input_shape, **options)
+
+
 ENTRIES = [
     _entry("rnn", "vanilla recurrent network, tanh, 128 units", "Elman 1990"),
     _entry("lstm", "long short-term memory, 128 units", "Hochreiter and Schmidhuber 1997; Gers et al. 2000"),
@@ -137,5 +184,14 @@ ENTRIES = [
         input_shape=(None,),
         outputs=64,
         task="text",
+    ),
+    Entry(
+        name="frames",
+        title="two convolutions at every frame of a video, and an LSTM of 64 units over them",
+        build=frames,
+        source="Donahue et al. 2015, section 3: convolutions in each frame, an LSTM over the frames",
+        deviations=("small, trained from scratch by Adam, not fine-tuned from ImageNet",),
+        recipe=Recipe(optimizer="adam(cosine(3e-3), clip_norm=1.0)", batch_size=32, epochs=15, patience=5),
+        input_shape=(12, 1, 24, 24),
     ),
 ]
