@@ -110,10 +110,10 @@ def mean_and_interval(values: Sequence[float] | np.ndarray) -> tuple[float, floa
     """The mean, and the half width of its 95 % confidence interval: t · s / √n, by Student's t of n - 1 degrees.
 
     Arguments:
-        values: n of them, one for each seed; of one alone the interval is NaN.
+        values: n of them, one for each seed; of one alone, or with one that is not finite, the interval is NaN.
     """
     n = len(values)
-    if n < 2:
+    if n < 2 or not np.isfinite(values).all():
         return float(np.mean(values)), float("nan")
     t = _STUDENT[n - 2] if n - 2 < len(_STUDENT) else 1.96 + 2.5 / (n - 1)
     return float(np.mean(values)), float(t * np.std(values, ddof=1) / np.sqrt(n))
