@@ -84,6 +84,93 @@ def test_affine(ops, dtype, n, n_prev, m, seed, bias):
 
 @every_engine
 @dtypes
+@given(T=st.integers(0, 4), n=sizes, n_prev=sizes, m=sizes, seed=seeds)
+def test_affine_of_a_sequence(ops, dtype, T, n, n_prev, m, seed):
+    """Step by step, and what goes into the parameters is the sum over the steps."""
+    rng = np.random.default_rng(seed)
+    W, b = rng.normal(size=(n, n_prev)).astype(dtype), rng.normal(size=(n, 1)).astype(dtype)
+    A_prev, dZ = (rng.normal(size=(T, each, m)).astype(dtype) for each in (n_prev, n))
+    twins = Twins(ops, dtype)
+    twins.agree("affine", W, A_prev, b)
+    twins.agree("affine_dW", dZ, A_prev, tolerance=10)
+    twins.agree("affine_db", dZ, tolerance=10)
+    twins.agree("affine_dA", W, dZ)
+    steps = np.array([REFERENCE.affine_dW(*step) for step in zip(dZ, A_prev, strict=True)]).reshape(T, n, n_prev)
+    limit = 10 * TOLERANCE[dtype]
+    np.testing.assert_allclose(REFERENCE.affine_dW(dZ, A_prev), steps.sum(axis=0), rtol=limit, atol=limit)
+
+
+GATES = {"tanh": 1, "relu": 1, "sigmoid": 1, "lstm": 4, "gru": 3}
+
+
+@every_engine
+@dtypes
+@pytest.mark.parametrize("cell", GATES)
+@given(T=st.integers(0, 4), n=sizes, m=sizes, seed=seeds, masked=st.booleans(), above=st.booleans(), last=st.booleans())
+def test_recurrence(ops, dtype, cell, T, n, m, seed, masked, above, last):
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape):
+        return rng.normal(size=shape).astype(dtype)
+
+    U, Z, c = draw(GATES[cell] * n, n) / n, draw(T, GATES[cell] * n, m), draw(n, 1) if cell == "gru" else None
+    start = tuple(draw(n, m) for _ in range(2 if cell == "lstm" else 1))
+    mask = rng.random((T, m)) < 0.7 if masked else None
+    dA, d_last = draw(T, n, m) if above else None, tuple(draw(n, m) if last else None for _ in start)
+
+    def through(ops):
+        def own(tree):
+            if isinstance(tree, tuple):
+                return tuple(own(each) for each in tree)
+            return None if tree is None else ops.asarray(tree.copy())
+
+        states, kept = ops.recurrence(cell, *own((Z, U, c, start, mask)))
+        back = ops.recurrence_backward(cell, own(U), states, kept, own(mask), *own((dA, d_last)))
+        return [ops.to_numpy(each) for each in (*states, *kept, back[0], back[1], *back[2])]
+
+    for one, other in zip(through(ops), through(REFERENCE), strict=True):
+        assert one.dtype == dtype
+        limit = 3 * TOLERANCE[dtype]
+        np.testing.assert_allclose(one, other, rtol=limit, atol=limit, err_msg=cell)
+
+
+@every_engine
+@pytest.mark.parametrize("cell", GATES)
+def test_recurrence_backward_is_the_derivative(ops, cell, rng):
+    """Along one direction through everything that a sequence starts from, masked steps among them."""
+    T, n, m, G = 5, 3, 4, GATES[cell]
+    names = ["Z", "U", *(["c"] if cell == "gru" else []), *(["h", "C"] if cell == "lstm" else ["h"])]
+    shapes = {"Z": (T, G * n, m), "U": (G * n, n), "c": (n, 1), "h": (n, m), "C": (n, m)}
+    values = {name: rng.normal(size=shapes[name]) for name in names}
+    way = {name: rng.normal(size=shapes[name]) for name in names}
+    mask = rng.random((T, m)) < 0.7
+    dA, d_last = rng.normal(size=(T, n, m)), tuple(rng.normal(size=(n, m)) for name in names if name in "hC")
+
+    def forward(x):
+        start = tuple(ops.asarray(x[name]) for name in names if name in "hC")
+        given = ops.asarray(x["Z"].copy()), ops.asarray(x["U"]), ops.asarray(x["c"]) if "c" in x else None
+        return ops.recurrence(cell, *given, start, ops.asarray(mask))
+
+    def total(x):
+        states = [ops.to_numpy(each) for each in forward(x)[0]]
+        return (states[0][1:] * dA).sum() + sum((S[-1] * d).sum() for S, d in zip(states, d_last, strict=True))
+
+    step = 1e-6
+    ahead, behind = ({k: v + sign * step * way[k] for k, v in values.items()} for sign in (1, -1))
+    states, kept = forward(values)
+    arriving = ops.asarray(dA), tuple(ops.asarray(d) for d in d_last)
+    dZ, dV, d_start = ops.recurrence_backward(
+        cell, ops.asarray(values["U"]), states, kept, ops.asarray(mask), *arriving
+    )
+    dZ, dV, H = (ops.to_numpy(each) for each in (dZ, dV, states[0]))
+    along = (dZ * way["Z"]).sum() + sum((dV[t] @ H[t].T * way["U"]).sum() for t in range(T))
+    along += sum((ops.to_numpy(d) * way[name]).sum() for d, name in zip(d_start, ("h", "C"), strict=False))
+    along += (dV[:, -n:] * way["c"]).sum() if "c" in way else 0.0
+    assert abs(along - (total(ahead) - total(behind)) / (2 * step)) < 1e-7 * max(1.0, abs(along))
+
+
+@every_engine
+@dtypes
 @pytest.mark.parametrize("name", ELEMENTWISE)
 @given(shape=st.lists(sizes, min_size=2, max_size=4), seed=seeds)
 def test_activations(ops, dtype, name, shape, seed):
