@@ -33,6 +33,7 @@ _ROOMS = {
         "ColorJitter Cutout ElasticDistortion HorizontalFlip Mixup PCAJitter RandomCrop Rotate Scale Shift"
     ),
     "pellucid.history": "History",
+    "pellucid.tasks.text": "generate",
     "pellucid.inspect.trace": "trace",
     "pellucid.inspect.gradcheck": "check_gradients",
     "pellucid.inspect.features": "exciting_patches feature_maps filters maximising_input saliency",

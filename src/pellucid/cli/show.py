@@ -52,7 +52,7 @@ def _engines() -> Answer:
 
 def _net(name: str) -> Answer:
     from pellucid import zoo
-    from pellucid.experiment import complete_file, complete_network, is_file
+    from pellucid.tasks.building import complete_file, complete_network, is_file
 
     if is_file(name):
         net, about, document = complete_file(name), [heading(name)], {"file": name}
@@ -74,11 +74,11 @@ def _run(name: str) -> Answer:
     import numpy as np
     import tomli_w
 
-    from pellucid.experiment import trained
+    from pellucid.experiment import opened
     from pellucid.inspect.curves import terminal
     from pellucid.trees import leaves
 
-    net, _, run = trained(name)
+    net, run = opened(name)
     parameters: list[list[Any]] = []
     for path, leaf in leaves(net.parameters):
         W = net.ops.to_numpy(leaf).astype(np.float64)

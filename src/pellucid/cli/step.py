@@ -61,22 +61,31 @@ def run(args: argparse.Namespace) -> Answer:
 
 def prepared(args: argparse.Namespace) -> tuple[Any, Any, Any]:
     """The network, the examples and the optimizer that the arguments name."""
-    from pellucid import data, zoo
+    from pellucid import data, tasks, zoo
     from pellucid.cli.train import reading
     from pellucid.data.prepared import Prepared
-    from pellucid.experiment import Experiment, is_file, is_run, trained
+    from pellucid.experiment import is_run, opened, trained
+    from pellucid.tasks.building import is_file
 
     if is_run(args.name):
-        net, preprocessor, run = trained(args.name)
+        net, run = opened(args.name)
         optimizer = run.config["training"]["optimizer"] if run else "gradient_descent(0.1)"
         if args.data:
+            preprocessor = trained(args.name)[1]
             return net, Prepared(data.load(args.data, like=preprocessor), preprocessor), optimizer
         if run is None:
             raise UsageError("a saved network needs DATA", args.parser)
-        return net, Experiment(run.config).rows("train"), optimizer
+        return net, tasks.made(run.config).rows("train"), optimizer
     if not args.data:
         raise UsageError("a network that was not trained yet needs DATA", args.parser)
-    split = {"validation": 0, "test": 0, "seed": 0}
+    kind = tasks.find(args.data, args.task, args.name)
     recipe = zoo.Recipe("gradient_descent(0.1)") if is_file(args.name) else zoo.find(args.name).recipe
-    experiment = Experiment({"data": reading(args, standardize=recipe.standardize), "split": split})
-    return experiment.network(args.name, {}, {}), experiment.rows("train"), recipe.optimizer
+    none_held_out = {"validation": 0, "test": 0, "seed": 0}
+    described: dict[str, Any] = {
+        "data": reading(args, standardize=recipe.standardize),
+        "split": none_held_out if kind.kind == "examples" else {"validation": 0.1, "test": 0.1, "seed": 0},
+    }
+    if kind.kind != "examples":
+        described["task"] = {"kind": kind.kind}
+    task = tasks.made(described)
+    return task.network(args.name, {}, {}), task.rows("train"), recipe.optimizer

@@ -212,8 +212,8 @@ def _resume(args: argparse.Namespace, say: Any) -> Answer:
     from pellucid import tasks
     from pellucid.errors import DataError, ParameterError
     from pellucid.files import atomic_write
+    from pellucid.network.saving import from_config
     from pellucid.runs import Run
-    from pellucid.tasks.building import network_of
 
     free = {"resume", "epochs", "json", "debug", "quiet", "no_plot", "threads", "run", "parser"}
     for name, value in vars(args).items():
@@ -244,7 +244,7 @@ def _resume(args: argparse.Namespace, say: Any) -> Answer:
             got=f"{task.fingerprint[:16]}…",
             hint="put the old data back, or start a new run",
         )
-    net = network_of(described["network"], engine=training["engine"], where=str(run.path / "config.toml"))
+    net = from_config(described["network"], engine=training["engine"], where=str(run.path / "config.toml"))
     _describe(task, net, described, say)
     return _train(args, task, net, described, lambda: run, say, resume=True)
 

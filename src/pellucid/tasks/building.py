@@ -19,9 +19,6 @@ from pellucid.registry import config
 OF_NETWORK = ("hidden", "activation", "dropout", "initializer", "width", "embedding", "bidirectional")
 """Hyperparameters of the zoo's networks that ``pellucid train`` has a flag for."""
 
-ANY = "T"
-"""What a run's config and a network file write for steps of any number, as in ``input_shape = ["T", 12]``."""
-
 
 def recipe_of(net: str) -> zoo.Recipe:
     """How a network of the zoo is trained unless somebody says otherwise; a file's network as most are."""
@@ -101,7 +98,7 @@ def from_file(
         if str(last.get("type", "")).lower() == "dense":
             last.setdefault("units", outputs)
             described["layers"] = [*chain[:-1], last]
-    net = network_of(described, where=path, **{**wanted, "loss": loss})
+    net = from_config(described, where=path, **{**wanted, "loss": loss})
     for what, made, needed in (("input", net.inputs, tuple(shape)), ("output", net.outputs, (outputs,))):
         if len(made) != 1:
             raise ParameterError(
@@ -132,7 +129,7 @@ def complete_file(path: str, **defaults: Any) -> Network:
             where=path,
             hint="write input_shape = [4], say, into it, or give DATA to `pellucid step` or `pellucid check`",
         )
-    return network_of(said, where=path)
+    return from_config(said, where=path)
 
 
 def optimizer_of(text: str, learning_rate: str | None) -> optimizers.Optimizer:
@@ -176,23 +173,4 @@ def complete_network(net: Network) -> dict[str, Any]:
         described["loss"] = complete(next(iter(net.losses.values())))
     if net.regularizer:
         described["regularizer"] = complete(net.regularizer)
-    return _with_steps(described, None, ANY)
-
-
-def network_of(document: dict[str, Any], **options: Any) -> Network:
-    """The network that `complete_network`, or a file, described; options as in `pellucid.network.from_config`."""
-    return from_config(_with_steps(document, ANY, None), **options)
-
-
-def _with_steps(document: dict[str, Any], old: Any, new: Any) -> dict[str, Any]:
-    """The document with another sign for steps of any number in the inputs' shapes; TOML has no None."""
-
-    def changed(shape: Any) -> Any:
-        return [new if n == old else n for n in shape] if isinstance(shape, (list, tuple)) else shape
-
-    document = dict(document)
-    if "input_shape" in document:
-        document["input_shape"] = changed(document["input_shape"])
-    if isinstance(document.get("inputs"), dict):
-        document["inputs"] = {name: changed(shape) for name, shape in document["inputs"].items()}
-    return document
+    return described

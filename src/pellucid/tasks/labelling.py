@@ -81,7 +81,7 @@ class Labelling(Task):
             **{name: value for name, value in own.items() if value is not None},
         )
         self.name, self.classes, self.what = source, clips.train.classes, clips.train.target
-        self.parts = dict(zip(PARTS, clips, strict=True))
+        self.parts: dict[str, Any] = dict(zip(PARTS, clips, strict=True))
         self.fingerprint = hashlib.sha256(repr([source, own, counts, split["seed"]]).encode()).hexdigest()
         self.report = ["the digits were written by people, their motion is made; no digit is in two parts"]
 
