@@ -111,7 +111,7 @@ REFUSED = {
         ShapeError,
         lambda: net().cost(X, np.zeros((2, 6), int)[:, None, None]),
         "Y: the targets do not fit",
-        "class indices (m)",
+        "class indices (m,)",
     ),
     "one-hot with examples first": (
         ShapeError,

@@ -51,6 +51,8 @@ class Sequences:
         made._set(values, np.asarray(lengths, np.int64))
         if made.lengths.sum() != len(values):
             raise ShapeError("the lengths do not add up", expected=f"{len(values)} steps", got=int(made.lengths.sum()))
+        if (made.lengths < 1).any():
+            raise _empty(f"sequence {int(np.argmax(made.lengths < 1))}")
         return made
 
     @classmethod
@@ -159,6 +161,15 @@ def examples_as_steps(xp: Any, A: Any, T: int, mask: Any = None) -> Any:
     return xp.moveaxis(A.reshape(*A.shape[:-1], T, A.shape[-1] // T), -2, 0)
 
 
+def _empty(where: str) -> DataError:
+    return DataError(
+        "a sequence of length 0",
+        where=where,
+        expected="1 step or more",
+        hint="leave the example out, or give it a step that says that there is nothing",
+    )
+
+
 def _as_steps(example: Any, index: int) -> np.ndarray:
     where = f"sequence {index}"
     try:
@@ -168,12 +179,7 @@ def _as_steps(example: Any, index: int) -> np.ndarray:
     if array.ndim == 0:
         raise ShapeError("a sequence is an array of steps", where=where, expected="(T, …)", got="a single value")
     if not len(array):
-        raise DataError(
-            "a sequence of length 0",
-            where=where,
-            expected="1 step or more",
-            hint="leave the example out, or give it a step that says that there is nothing",
-        )
+        raise _empty(where)
     if array.dtype.kind not in "fiub":
         hint = "text becomes numbers by pellucid.data.text.Vocabulary" if array.dtype.kind in "US" else None
         raise DataError("not numbers", where=where, expected="numbers", got=f"dtype {array.dtype}", hint=hint)

@@ -376,8 +376,9 @@ def as_shape(shape: Any, where: str, *, any_length: bool = False) -> Shape:
     Raises:
         ShapeError: it is not one.
     """
-    sizes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
-    known = sizes[1:] if any_length and not isinstance(shape, str) and sizes[:1] in ((None,), ("T",)) else sizes
+    listed = isinstance(shape, Iterable) and not isinstance(shape, str)
+    sizes = tuple(shape) if listed else (shape,)
+    known = sizes[1:] if any_length and listed and sizes[:1] in ((None,), ("T",)) else sizes
     if not sizes or not all(isinstance(n, (int, np.integer)) and n > 0 for n in known):
         raise ShapeError("a shape is made of positive integers", where=where, got=repr(shape))
     steps: Any = (None,) * (len(sizes) - len(known))
@@ -396,7 +397,9 @@ def output_shape(layer: Layer, input_shape: Any) -> Any:
             "needs to know the number of steps",
             expected="a number for T",
             got=input_shape,
-            hint="pl.TimeDistributed runs it at every step; a recurrent layer makes one vector of them",
+            hint="pl.TimeDistributed runs it at every step; a recurrent layer makes one vector of them"
+            if max(map(len, shapes)) > 1
+            else "input_shape has no axis for the examples: (n_x,)",
         )
     return layer.output_shape(input_shape)
 

@@ -79,5 +79,5 @@ class Embedding(Layer):
                 "an id that has no vector",
                 where=f"{self!r}, example {i}, position {t}",
                 expected=f"a whole number 0 … {self.levels - 1}",
-                got=A_prev[t, i],
+                got=f"{A_prev[t, i]:g}",
             )

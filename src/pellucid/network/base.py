@@ -18,7 +18,7 @@ from pellucid.layers.activations import Activation, Identity
 from pellucid.layers.base import Layer, Mode, Shape, relocated
 from pellucid.network import parameters
 from pellucid.registry import config
-from pellucid.sequences import fits, written
+from pellucid.sequences import Sequences, fits, written
 from pellucid.trees import Tree, leaves, tree_map
 
 _TWINS = {
@@ -427,7 +427,7 @@ class Network(ABC):
         inputs = self.checked(X)
         mode = self._mode(False, 0, self.checked_masks(mask, inputs))
         targets = self.checked_targets(Y, masks=mode.mask)
-        _same_count(inputs, targets)
+        self._check_counts(inputs, targets)
         weight = self._checked_weight(sample_weight, next(iter(targets.values())).shape[-1])
         return float(self.objective(self.parameters, self.state, inputs, targets, weight=weight, mode=mode))
 
@@ -454,7 +454,7 @@ class Network(ABC):
         inputs = self.checked(X)
         mode = self._mode(train, update, self.checked_masks(mask, inputs))
         targets = self.checked_targets(Y, masks=mode.mask)
-        _same_count(inputs, targets)
+        self._check_counts(inputs, targets)
         return self.iteration(
             self.parameters,
             self.state,
@@ -465,6 +465,19 @@ class Network(ABC):
             input_gradient=input_gradient,
             observer=observer,
         )
+
+    def _check_counts(self, inputs: Mapping[str, Array], targets: Mapping[str, Array]) -> None:
+        """Refuse targets of other numbers of examples or steps than the inputs."""
+        _same_count(inputs, targets)
+        steps = {name: len(A) for name, A in inputs.items() if self.inputs[name][0] is None}
+        for name, Y in targets.items():
+            if self.outputs[name][0] is None and len(Y) not in steps.values():
+                raise ShapeError(
+                    "inputs and targets of different lengths",
+                    where="Y" if self.single else f"Y[{name!r}]",
+                    expected=" or ".join(f"{T} steps" for T in steps.values()),
+                    got=f"{len(Y)} steps",
+                )
 
     def _checked_weight(self, weight: Any, m: int) -> Array | None:
         if weight is None:
@@ -700,6 +713,13 @@ def check_input(
         ShapeError: saying which axis looks swapped where one does.
         DataError: it does not hold numbers.
     """
+    if isinstance(value, Sequences):
+        raise DataError(
+            "sequences are for fit, predict and evaluate; here they are an array and a mask",
+            where=where,
+            expected=f"an array {written(*shape, 'm')}",
+            hint="X, mask = x.batch(range(len(x)))",
+        )
     kind = getattr(getattr(value, "dtype", None), "kind", None)
     if kind is None:
         raise DataError(
@@ -711,7 +731,9 @@ def check_input(
     if fits(got[:-1], shape) and got:
         return
     hint = None
-    if got[1:] == shape:
+    if None in shape and 0 in got:
+        hint = "a sequence of length 0 has nothing to go through; give it 1 step or more"
+    elif got[1:] == shape:
         hint = "examples come last here (columns): give X.T, or np.moveaxis(X, 0, -1); fit and predict take (m, …)"
     elif got == shape:
         hint = "one example is a batch of one: X[..., None]"

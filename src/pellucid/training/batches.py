@@ -203,7 +203,7 @@ class Source:
         return x
 
     def _checked_sequences(self, x: Sequences, shape: tuple[int | None, ...], where: str) -> Sequences:
-        if not fits(x.values.shape[1:], shape[1:]) or not shape:
+        if len(x) and not fits(x.values.shape[1:], shape[1:]):
             raise ShapeError(
                 "the steps of the sequences do not fit the network's input",
                 where=where,
@@ -257,6 +257,8 @@ class Source:
                 expected = f"class indices {written('m', *shape[:-1])}" if of_classes else written("m", *shape)
                 hint = _swapped(Y.shape, shape)
                 raise ShapeError(problem.problem, where=where, expected=expected, got=Y.shape, hint=hint) from None
+            if shape[0] is None:
+                self._check_lengths(np.full(len(Y), Y.shape[1]), where)
         return targets
 
     def _checked_step_targets(self, y: Sequences, loss: Any, shape: tuple[int | None, ...], where: str) -> Sequences:
@@ -269,26 +271,30 @@ class Source:
                 got=repr(y),
                 hint="return_sequences=True in the last recurrent layer, and pl.TimeDistributed(pl.Dense(…)) behind it",
             )
-        differing = {}
-        for name, x in self.inputs.items():
-            lengths = x.lengths if isinstance(x, Sequences) else np.full(len(x), x.shape[1] if x.ndim > 1 else 0)
-            differing[name] = lengths != y.lengths if len(lengths) == len(y) else np.zeros(1, bool)
-        if all(each.any() for each in differing.values()):
-            name, differs = next(iter(differing.items()))
-            wrong = int(np.argmax(differs))
-            x = self.inputs[name]
-            raise ShapeError(
-                "inputs and targets of different lengths",
-                where=f"{where}, example {wrong}",
-                expected=f"{len(x[wrong])} steps, as {self._place('x', name)} has",
-                got=f"{y.lengths[wrong]} steps",
-            )
+        self._check_lengths(y.lengths, where)
         try:
             Y = loss.targets(y.values[..., None], (len(y.values), *shape[1:]), np.dtype(self.net.dtype), where=where)
         except DataError as problem:
             place = f"{where}, a step"
             raise DataError(problem.problem, where=place, expected=problem.expected, got=problem.got) from None
         return y.replaced(Y[..., 0])
+
+    def _check_lengths(self, steps: np.ndarray, where: str) -> None:
+        """Refuse targets of other numbers of steps (m,) than every input has."""
+        differing = {}
+        for name, x in self.inputs.items():
+            lengths = x.lengths if isinstance(x, Sequences) else np.full(len(x), x.shape[1] if x.ndim > 1 else 0)
+            differing[name] = lengths != steps if len(lengths) == len(steps) else np.zeros(1, bool)
+        if all(each.any() for each in differing.values()):
+            name, differs = next(iter(differing.items()))
+            wrong, x = int(np.argmax(differs)), self.inputs[name]
+            raise ShapeError(
+                "inputs and targets of different lengths",
+                where=f"{where}, example {wrong}",
+                expected=f"{len(x[wrong])} steps, as {self._place('x', name)} has",
+                got=f"{steps[wrong]} steps",
+                hint="pl.Sequences.padded(y, x.lengths) cuts padding off" if isinstance(x, Sequences) else None,
+            )
 
     def _checked_weight(self, sample_weight: Any) -> np.ndarray:
         where = self._place("sample_weight")
@@ -390,7 +396,7 @@ def _swapped(got: tuple[int, ...], shape: tuple[int, ...]) -> str | None:
     if len(got) == 4 and len(shape) == 3 and (got[3], got[1], got[2]) == shape:
         return "the channel axis comes before height and width: np.moveaxis(x, -1, 1)"
     if None in shape:
-        return None
+        return "a sequence of length 0 has nothing to go through; give it 1 step or more" if 0 in got else None
     if len(shape) == 1 and len(got) > 2 and int(np.prod(got[1:])) == shape[0]:
         return "flatten each example: x.reshape(len(x), -1), or begin the network with pl.Flatten()"
     if len(shape) == 3 and len(got) == 3 and shape == (1, *got[1:]):
