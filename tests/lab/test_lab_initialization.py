@@ -18,6 +18,7 @@ def result(tmp_path_factory):
 def test_theory_holds(result):
     assert [each.what for each in result.findings if not each.agrees] == []
     assert len(result.findings) == 11
+    assert [set(row) for row in result.document()["table"]] == [set(result.head)] * len(result.rows)
     assert result.picture.stat().st_size > 50_000
 
 

@@ -21,6 +21,7 @@ def data():
 def test_theory_holds(result):
     assert [each.what for each in result.findings if not each.agrees] == []
     assert len(result.findings) == 9
+    assert [set(row) for row in result.document()["table"]] == [set(result.head)] * len(result.rows)
     assert result.picture.stat().st_size > 50_000
 
 

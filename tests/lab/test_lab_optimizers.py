@@ -17,6 +17,7 @@ def result(tmp_path_factory):
 
 def test_theory_holds(result):
     assert [each.agrees for each in result.findings] == [True] * 7
+    assert [set(row) for row in result.document()["table"]] == [set(result.head)] * len(result.rows)
     assert result.picture.stat().st_size > 50_000
 
 
