@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import ast
 import difflib
+import importlib
 import inspect
+import pkgutil
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar, cast
 
 from pellucid.errors import ParameterError, unknown
 
 T = TypeVar("T")
+
+
+def members(room: str, *attributes: str) -> dict[str, Any]:
+    """What the modules of a room define under these names, by each thing's own ``name``: a file put there is a member.
+
+    Arguments:
+        room: a package, such as ``"pellucid.zoo"``.
+        attributes: what modules call their one thing, or their tuple or list of several.
+    """
+    modules = pkgutil.iter_modules(importlib.import_module(room).__path__)
+    found: list[Any] = []
+    for module in [importlib.import_module(f"{room}.{each.name}") for each in modules]:
+        for value in (getattr(module, attribute, ()) for attribute in attributes):
+            found += value if isinstance(value, (tuple, list)) else [value]
+    return {each.name: each for each in found}
 
 
 class Registry(Generic[T]):

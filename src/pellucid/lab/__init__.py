@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from functools import cache
 
 from pellucid.errors import unknown
 from pellucid.lab.base import Experiment, Finding, Result
+from pellucid.registry import members
 
 __all__ = ["Experiment", "Finding", "Result", "experiments", "find"]
 
@@ -15,12 +14,7 @@ __all__ = ["Experiment", "Finding", "Result", "experiments", "find"]
 @cache
 def experiments() -> dict[str, Experiment]:
     """Every experiment by name."""
-    modules = [
-        importlib.import_module(f"{__name__}.{module.name}")
-        for module in pkgutil.iter_modules(__path__)
-        if module.name != "base"
-    ]
-    return {module.EXPERIMENT.name: module.EXPERIMENT for module in modules}
+    return members(__name__, "EXPERIMENT")
 
 
 def find(name: str) -> Experiment:

@@ -301,7 +301,7 @@ def draw(
     tidy(axes, "loss of one training", "epoch")
 
     changes = {
-        "held-out loss, change against none": lambda each, other: each.loss - other.loss,
+        "held-out loss against none, seed by seed": lambda each, other: each.loss - other.loss,
         "held-out accuracy": lambda each, other: each.accuracy,
     }
     for axes, (label, change) in zip(panels[1], changes.items(), strict=False):
@@ -313,7 +313,7 @@ def draw(
             axes.errorbar(mean, place, xerr=half, fmt="o", color=color, capsize=3)
         axes.set_yticks(range(len(remedies)), remedies if axes is panels[1, 0] else [""] * len(remedies))
         axes.invert_yaxis()
-        tidy(axes, f"what each remedy buys: {label}")
+        tidy(axes, label)
     panels[1, 0].axvline(0.0, color="#999999", linewidth=1.0)
     axes = panels[1, 2]
     axes.plot(np.arange(1, len(ensemble) + 1), ensemble[:, 0], color=COLORS[0], linewidth=1.6, label="mean of k")

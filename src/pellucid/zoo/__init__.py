@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from functools import cache
 
 from pellucid.errors import unknown
+from pellucid.registry import members
 from pellucid.zoo.base import Entry, Recipe
 
 __all__ = ["Entry", "Recipe", "entries", "find"]
@@ -15,17 +14,7 @@ __all__ = ["Entry", "Recipe", "entries", "find"]
 @cache
 def entries() -> dict[str, Entry]:
     """Every entry by name."""
-    modules = [
-        importlib.import_module(f"{__name__}.{module.name}")
-        for module in pkgutil.iter_modules(__path__)
-        if module.name != "base"
-    ]
-    members = [
-        entry
-        for module in modules
-        for entry in (*getattr(module, "ENTRIES", ()), *([module.ENTRY] if hasattr(module, "ENTRY") else []))
-    ]
-    return {entry.name: entry for entry in members}
+    return members(__name__, "ENTRY", "ENTRIES")
 
 
 def find(name: str) -> Entry:
