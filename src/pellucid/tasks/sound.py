@@ -53,9 +53,9 @@ class Hearing:
     """How a network hears a signal.
 
     Arguments:
-        features: ``"waveform"``, (1, longest) samples of mean square 1, in the middle of silence; or ``"log-mel"``,
-            (T, 26) log mel energies, every filter's mean over the steps taken away, so that a telephone line that
-            lifts some frequencies changes nothing.
+        features: ``"waveform"``, (1, longest) samples, `equalised`, in the middle of silence; or ``"log-mel"``,
+            (T, 26) log mel energies, every filter's mean over the steps taken away. Either way a telephone line that
+            lifts some frequencies changes little.
         rate: samples a second.
         longest: samples; what is longer is cut at both ends.
     """
@@ -68,8 +68,8 @@ class Hearing:
         """What the network is given: float32."""
         spare = max(0, len(signal) - self.longest)
         signal = signal[spare // 2 : spare // 2 + self.longest]
-        signal = signal / np.sqrt(np.square(signal).mean())
         if self.features == "waveform":
+            signal = equalised(signal, self.rate)
             before = (self.longest - len(signal)) // 2
             return np.pad(signal, (before, self.longest - len(signal) - before))[None]
         energies = sound.log_mel(signal, self.rate, low=100.0)
@@ -87,11 +87,29 @@ class Hearing:
         return (1, self.longest) if self.features == "waveform" else (None, 26)
 
 
+def equalised(signal: np.ndarray, rate: int) -> np.ndarray:
+    """The signal with the same power at all frequencies, seen 200 Hz at a time, and mean square 1.
+
+        X'_k = X_k / √(mean of |X|² within 100 Hz of k + a hundredth of the mean of all)
+
+    Arguments:
+        signal: (n,).
+        rate: samples a second.
+    """
+    spectrum = np.fft.rfft(signal)
+    power = np.abs(spectrum) ** 2
+    half = max(1, round(100 * len(signal) / rate))
+    sums = np.cumsum(np.pad(power, (half + 1, half), mode="reflect" if len(power) > half + 1 else "edge"))
+    around = (sums[2 * half + 1 :] - sums[: -2 * half - 1]) / (2 * half + 1)
+    flat = np.fft.irfft(spectrum / np.sqrt(around + power.mean() / 100), len(signal))
+    return (flat / np.sqrt(np.square(flat).mean())).astype(np.float32)
+
+
 def varied(signal: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
     """The same word said otherwise, as far as arithmetic can: what the voices of a program lack.
 
-    Faster and higher or slower and lower by up to 15 %; through a line that lifts and lowers frequencies by 4 dB (one
-    standard deviation); with up to 80 ms before and behind; in white noise, 15 to 40 dB below it; half of them upside
+    Faster and higher or slower and lower by up to 20 %; through a line that lifts and lowers frequencies by 6 dB (one
+    standard deviation); with up to 80 ms before and behind; in white noise, 10 to 40 dB below it; half of them upside
     down.
 
     Arguments:
@@ -99,13 +117,13 @@ def varied(signal: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarra
         rate: samples a second.
         rng: draws all that.
     """
-    signal = speech.resample(signal, rate, round(rate * np.exp(rng.uniform(-0.15, 0.15))))
+    signal = speech.resample(signal, rate, round(rate * np.exp(rng.uniform(-0.2, 0.2))))
     spectrum = np.fft.rfft(signal)
-    gains = np.interp(np.linspace(0, 1, len(spectrum)), np.linspace(0, 1, 9), rng.normal(0, 4, 9))
+    gains = np.interp(np.linspace(0, 1, len(spectrum)), np.linspace(0, 1, 9), rng.normal(0, 6, 9))
     signal = np.fft.irfft(spectrum * 10 ** (gains / 20), len(signal))
     loudness = np.sqrt(np.square(signal).mean())
     signal = np.pad(signal, rng.integers(0, round(0.08 * rate), 2))
-    noise = rng.normal(0, loudness * 10 ** (-rng.uniform(15, 40) / 20), len(signal))
+    noise = rng.normal(0, loudness * 10 ** (-rng.uniform(10, 40) / 20), len(signal))
     return (rng.choice((-1, 1)) * (signal + noise)).astype(np.float32)
 
 
