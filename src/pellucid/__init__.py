@@ -43,7 +43,7 @@ _ROOMS = {
 _HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}
 _MODULES = (
     *("data", "engines", "errors", "estimators", "initializers", "inspect", "layers", "losses", "metrics", "network"),
-    *("optimizers", "regularizers", "runs", "schedules", "signal", "sound", "training", "tune"),
+    *("optimizers", "regularizers", "runs", "schedules", "signal", "sound", "tasks", "training", "tune"),
 )
 
 __all__ = sorted([*_HOME, *_MODULES])

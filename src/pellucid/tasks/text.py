@@ -197,9 +197,9 @@ def read_text(source: str, encoding: str = "utf-8") -> tuple[str, str]:
         DataError: there is no such text, or it cannot be read.
     """
     path = Path(source)
+    if source in NAMES and not path.is_file():
+        return source, prose(source)
     if not path.exists():
-        if source in NAMES:
-            return source, prose(source)
         known = ", ".join(NAMES)
         what = "this set is no running text" if source in data.names() else "there is no such text"
         raise DataError(what, where=source, expected=f"a file, a folder of {', '.join(ENDINGS)} files, or {known}")
