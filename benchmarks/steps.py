@@ -2,6 +2,7 @@
 
     python benchmarks/steps.py [--only TEXT] [--threads 1 2] [--rounds 20] [--out FILE]
     python benchmarks/steps.py --sweep                          # neighbouring sizes: is there a cliff?
+    python benchmarks/steps.py --lengths                        # longer and longer sequences: time and memory
     python benchmarks/steps.py --python jax=OTHER/bin/python    # a contender installed elsewhere
 
 Every contender is a process of its own with the same number of threads, and runs only while the others wait for their
@@ -31,7 +32,8 @@ SECONDS = 0.15  # of one turn, about
 
 
 class Work(NamedTuple):
-    """What is timed: ``layers`` are widths of dense layers, or (channels, kernel, padding) and "pool" before them."""
+    """What is timed: ``layers`` are widths of dense layers; before them (channels, kernel, padding) and "pool", or
+    ("rnn" | "lstm" | "gru", units), whose last state the next layer sees; input_shape is then (T, n_x)."""
 
     kind: str  # train: one step on one batch, Adam included · predict: examples first, to outputs · epoch: all batches
     input_shape: tuple[int, ...]
@@ -51,11 +53,22 @@ def vgg(a: int, b: int, c: int) -> tuple[Any, Any]:
     return (3, 32, 32), (*(each for pair in pairs for each in pair), 10)
 
 
+GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+
+
+def recurrent(cell: str, T: int = 28, n: int = 128) -> tuple[Any, Any]:
+    """Sequences of 28 numbers a step through one layer, its last state to ten classes."""
+    return (T, 28), ((cell, n), 10)
+
+
 WORKS = {
     "MLP 784-128-10, m=64": Work("train", *MLP, 64),
     "MLP 784-512-512-10, m=128": Work("train", *WIDE, 128),
     "LeNet-5, m=128": Work("train", *LENET, 128),
     "VGG-like, m=64": Work("train", *vgg(64, 128, 256), 64),
+    "RNN 28-128-10, T=28, m=128": Work("train", *recurrent("rnn"), 128),
+    "LSTM 28-128-10, T=28, m=128": Work("train", *recurrent("lstm"), 128),
+    "GRU 28-128-10, T=28, m=128": Work("train", *recurrent("gru"), 128),
     "MLP 784-128-10 predicts, m=1": Work("predict", *MLP, 1),
     "LeNet-5 predicts, m=1": Work("predict", *LENET, 1),
     "LeNet-5, an epoch of 60,000, m=128": Work("epoch", *LENET, 128, 60_000),
@@ -83,6 +96,26 @@ SWEEP = {
             (33, 65, 130, 64),
         )
     },
+    **{
+        f"{cell.upper()} 28-{n}-10, T=28, m={m}": Work("train", *recurrent(cell, n=n), m)
+        for cell in GATES
+        for n, m in (
+            (128, 1),
+            (128, 16),
+            (128, 33),
+            (128, 100),
+            (128, 129),
+            (100, 128),
+            (127, 128),
+            (129, 128),
+            (512, 64),
+        )
+    },
+}
+LENGTHS = {
+    f"{cell.upper()} 28-128-10, T={T}, m=64": Work("train", *recurrent(cell, T), 64)
+    for cell in ("rnn", "lstm")
+    for T in (25, 50, 100, 200, 400, 800)
 }
 
 
@@ -113,10 +146,12 @@ def pellucid(engine: str) -> Callable[[Work], Callable[[], Any]]:
         for each in work.layers:
             if each == "pool":
                 layers.append(pl.MaxPool2D(2))
+            elif isinstance(each, tuple) and each[0] in GATES:
+                layers.append({"rnn": pl.SimpleRNN, "lstm": pl.LSTM, "gru": pl.GRU}[each[0]](each[1]))
             elif isinstance(each, tuple):
                 layers.append(pl.Conv2D(each[0], each[1], "relu", padding=each[2]))
             else:
-                if layers and not isinstance(layers[-1], pl.Dense):
+                if layers and isinstance(layers[-1], pl.MaxPool2D):
                     layers.append(pl.Flatten())
                 layers.append(pl.Dense(each, "relu" if each is not work.layers[-1] else "identity"))
         net = pl.Sequential(*layers, input_shape=work.input_shape, loss="softmax_cross_entropy", engine=engine)
@@ -140,7 +175,7 @@ def pellucid(engine: str) -> Callable[[Work], Callable[[], Any]]:
                 checkpoint_seconds=60.0,
             )
             return lambda: training.run(until=training.epoch + 1)
-        inputs, targets, _ = Source(net, x, y).batch(np.arange(len(x)))
+        inputs, targets, *_ = Source(net, x, y).batch(np.arange(len(x)))
         adam = pl.Adam(LEARNING_RATE)
         params, slots, t = net.parameters, adam.init(net.parameters), 0
 
@@ -156,8 +191,10 @@ def pellucid(engine: str) -> Callable[[Work], Callable[[], Any]]:
     return make
 
 
-def torch(*, channels_last: bool = False, compiled: bool = False) -> Callable[[Work], Callable[[], Any]]:
-    """PyTorch with fused Adam."""
+def torch(
+    *, channels_last: bool = False, batch_first: bool = False, compiled: bool = False
+) -> Callable[[Work], Callable[[], Any]]:
+    """PyTorch with fused Adam; a sequence lies steps first, or examples first."""
 
     def make(work: Work) -> Callable[[], Any]:
         import torch
@@ -168,12 +205,17 @@ def torch(*, channels_last: bool = False, compiled: bool = False) -> Callable[[W
         layout = torch.channels_last if channels_last else torch.contiguous_format
         if channels_last and len(work.input_shape) != 3:
             raise NotImplementedError("no channels")
-        net = torch_network(work)
+        sequence = len(work.input_shape) == 2
+        if batch_first and not sequence:
+            raise NotImplementedError("no sequence")
+        net = torch_network(work, batch_first)
         if len(work.input_shape) == 3:
             net = net.to(memory_format=layout)
         run = torch.compile(net) if compiled else net
         x, y = data(work)
         X, Y, loss = torch.from_numpy(x), torch.from_numpy(y), nn.CrossEntropyLoss()
+        if sequence and not batch_first:
+            X = X.transpose(0, 1).contiguous()
         if len(work.input_shape) == 3:
             X = X.contiguous(memory_format=layout)
         if work.kind == "predict":
@@ -202,9 +244,20 @@ def torch(*, channels_last: bool = False, compiled: bool = False) -> Callable[[W
     return make
 
 
-def torch_network(work: Work) -> Any:
+def torch_network(work: Work, batch_first: bool = False) -> Any:
     """The same network as a PyTorch module."""
     from torch import nn
+
+    class Last(nn.Module):
+        """The state after the last step."""
+
+        def __init__(self, layer: Any) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, X: Any) -> Any:
+            A = self.layer(X)[0]
+            return A[:, -1] if batch_first else A[-1]
 
     layers: list[Any] = []
     shape = work.input_shape
@@ -212,6 +265,10 @@ def torch_network(work: Work) -> Any:
         if each == "pool":
             layers.append(nn.MaxPool2d(2))
             shape = (shape[0], shape[1] // 2, shape[2] // 2)
+        elif isinstance(each, tuple) and each[0] in GATES:
+            kind = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[each[0]]
+            layers.append(Last(kind(shape[1], each[1], batch_first=batch_first)))
+            shape = (each[1],)
         elif isinstance(each, tuple):
             units, kernel, padding = each
             layers += [nn.Conv2d(shape[0], units, kernel, padding=padding), nn.ReLU()]
@@ -255,6 +312,11 @@ def jax(work: Work) -> Callable[[], Any]:
     for each in work.layers:
         if each == "pool":
             shape = (shape[0], shape[1] // 2, shape[2] // 2)
+        elif isinstance(each, tuple) and each[0] in GATES:
+            n, G = each[1], GATES[each[0]]
+            sizes = ((shape[1], G * n), (n, G * n), (G * n,), (n,))  # the last is the GRU's c
+            params.append(tuple((rng.normal(size=size) / np.sqrt(n)).astype(np.float32) for size in sizes))
+            shape = (n,)
         elif isinstance(each, tuple):
             units, kernel, padding = each
             W = rng.normal(size=(kernel, kernel, shape[0], units)) / np.sqrt(kernel * kernel * shape[0])
@@ -270,6 +332,9 @@ def jax(work: Work) -> Callable[[], Any]:
         for each in work.layers:
             if each == "pool":
                 A = jax.lax.reduce_window(A, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+                continue
+            if isinstance(each, tuple) and each[0] in GATES:
+                A = jax_recurrent(each[0], *next(own), A)
                 continue
             W, b = next(own)
             if isinstance(each, tuple):
@@ -315,11 +380,34 @@ def jax(work: Work) -> Callable[[], Any]:
     return epoch if work.kind == "epoch" else step
 
 
+def jax_recurrent(cell: str, W: Any, U: Any, b: Any, c: Any, X: Any) -> Any:
+    """The last state of X (m, T, n_x): the inputs of all steps by one product, then a scan."""
+    import jax
+    import jax.numpy as jnp
+
+    def step(state: Any, Z: Any) -> Any:
+        h, C = state
+        V = h @ U
+        if cell == "rnn":
+            return (jnp.tanh(Z + V), C), None
+        if cell == "lstm":
+            i, f, g, o = jnp.split(Z + V, 4, axis=1)
+            C = jax.nn.sigmoid(f) * C + jax.nn.sigmoid(i) * jnp.tanh(g)
+            return (jax.nn.sigmoid(o) * jnp.tanh(C), C), None
+        (Zr, Zz, Zn), (Vr, Vz, Vn) = jnp.split(Z, 3, axis=1), jnp.split(V, 3, axis=1)
+        z, candidate = jax.nn.sigmoid(Zz + Vz), jnp.tanh(Zn + jax.nn.sigmoid(Zr + Vr) * (Vn + c))
+        return ((1 - z) * candidate + z * h, C), None
+
+    start = jnp.zeros((len(X), U.shape[0]), X.dtype)
+    return jax.lax.scan(step, (start, start), jnp.swapaxes(X @ W + b, 0, 1))[0][0]
+
+
 CONTENDERS: dict[str, Callable[[Work], Callable[[], Any]]] = {
     "native": pellucid("native"),
     "numpy": pellucid("numpy"),
     "torch": torch(),
     "torch channels_last": torch(channels_last=True),
+    "torch batch_first": torch(batch_first=True),
     "torch.compile": torch(compiled=True),
     "scikit-learn": scikit_learn,
     "jax": jax,
@@ -336,6 +424,9 @@ def serve(contender: str) -> None:
     do: Callable[[], Any] = lambda: None  # noqa: E731
     for line in sys.stdin:
         order = json.loads(line)
+        if "peak" in order:
+            print(peak_bytes(do), file=answers, flush=True)
+            continue
         try:
             if "work" in order:
                 kind, input_shape, layers, m, examples = order["work"]
@@ -350,6 +441,16 @@ def serve(contender: str) -> None:
         except Exception as problem:  # a contender that cannot do this work stands aside
             answer = f"{type(problem).__name__}: {problem}".splitlines()[0]
         print(json.dumps(answer), file=answers, flush=True)
+
+
+def peak_bytes(do: Callable[[], Any]) -> int:
+    """The most that a work holds of the native engine's memory at one time."""
+    from pellucid import engines
+
+    kernels = engines.get("native").kernels
+    kernels.reset_peak()
+    do()
+    return kernels.peak_bytes()
 
 
 def pinned(threads: int) -> list[str]:
@@ -397,6 +498,8 @@ def contest(works: dict[str, Work], names: list[str], pythons: dict[str, str], t
             for name in [*ready][turn % len(ready) :] + [*ready][: turn % len(ready)]:
                 taken[name].append(contenders[name].ask(times=ready[name]))
         rows[title] = judged(taken) | {"absent": absent}
+        if "native" in ready:
+            rows[title]["peak MB"] = round(contenders["native"].ask(peak=True) / 1e6, 2)
         shown = {name: each["wall ms"] for name, each in rows[title]["medians"].items()}
         print(title, shown, rows[title]["native / best peer"], absent, file=sys.stderr, flush=True)
     for contender in contenders.values():
@@ -429,6 +532,11 @@ def multiply_adds(work: Work) -> int:
     for each, (before, after) in zip(work.layers, pairwise(shapes(work)), strict=True):
         if each == "pool":
             continue
+        if isinstance(each, tuple) and each[0] in GATES:
+            T, n_x = before
+            gates = T * GATES[each[0]] * each[1]
+            forward, first = forward + gates * (n_x + each[1]), first or gates * n_x
+            continue
         if isinstance(each, tuple):
             own = after[0] * after[1] * after[2] * before[0] * each[1] ** 2
         else:
@@ -446,6 +554,8 @@ def shapes(work: Work) -> Iterator[tuple[int, ...]]:
     for each in work.layers:
         if each == "pool":
             shape = (shape[0], shape[1] // 2, shape[2] // 2)
+        elif isinstance(each, tuple) and each[0] in GATES:
+            shape = (each[1],)
         elif isinstance(each, tuple):
             shape = (each[0], *(n + 2 * each[2] - each[1] + 1 for n in shape[1:]))
         else:
@@ -480,6 +590,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="works whose name contains this")
     parser.add_argument("--sweep", action="store_true", help="neighbouring sizes instead")
+    parser.add_argument("--lengths", action="store_true", help="sequences of growing length instead")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--python", nargs="+", default=[], metavar="NAME=PATH", help="another Python for a contender")
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
@@ -490,7 +601,8 @@ def main() -> None:
     if arguments.serve:
         serve(arguments.serve)
         return
-    works = {name: work for name, work in (SWEEP if arguments.sweep else WORKS).items() if arguments.only in name}
+    chosen = SWEEP if arguments.sweep else LENGTHS if arguments.lengths else WORKS
+    works = {name: work for name, work in chosen.items() if arguments.only in name}
     pythons = dict(each.split("=", 1) for each in arguments.python)
     document: dict[str, Any] = {
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",

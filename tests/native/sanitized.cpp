@@ -80,6 +80,44 @@ template <class T> void every_kernel() {
     both<T>("affine_dW", n * p, [&](T* dW) { k.affine_dW(n, p, m, dZ, A, dW); });
     both<T>("row_means", n, [&](T* mean) { k.row_means(n, m, dZ, T(m), mean); });
     {
+        long steps = draw(1, 7);
+        Block<T> X(steps * p * m), dZ(steps * n * m);
+        both<T>("matmul_steps", steps * n * m, [&](T* Z) { k.matmul_steps(steps, n, m, p, W, p, 1, X, Z, b); });
+        both<T>("affine_dW_steps", n * p, [&](T* dW) { k.affine_dW_steps(steps, n, p, m, dZ, X, dW); });
+        both<T>("affine_db", n, [&](T* db) { k.affine_db(steps, n, m, dZ, db); });
+    }
+    {
+        long steps = draw(0, 5), levels = draw(1, 40);
+        Block<T> V(n * levels), dA(steps * n * m);
+        std::vector<int64_t> ids(steps * m);
+        for (auto& id : ids) id = draw(0, levels - 1);
+        both<T>("embedding", dA.n, [&](T* Z) { k.embedding(steps, n, levels, m, V, ids.data(), Z); });
+        both<T>("embedding_dW", V.n, [&](T* dV) { k.embedding_dW(steps, n, levels, m, dA, ids.data(), dV); });
+    }
+    for (int cell = 0; cell < CELLS; ++cell) {
+        long steps = draw(0, 4), n = draw(1, 40), G = GATES[cell], state = n * m;
+        bool lstm = cell == LSTM_CELL, gru = cell == GRU_CELL;
+        Block<T> U(G * n * n, -0.2, 0.2), c(n), Z(steps * G * state), start(state), dA(steps * state);
+        std::unique_ptr<uint8_t[]> bytes(new uint8_t[steps * m]);
+        for (long i = 0; i < steps * m; ++i) bytes[i] = draw(0, 1);
+        const uint8_t* mask = draw(0, 1) ? bytes.get() : nullptr;
+        Block<T> gates(Z.n), H((steps + 1) * state), C((steps + 1) * state), v(steps * state);
+        auto forward = [&](T* last) {
+            std::copy_n((T*)Z, Z.n, (T*)gates);
+            std::copy_n((T*)start, state, (T*)H), std::copy_n((T*)start, state, (T*)C);
+            k.recurrence({cell, steps, n, m, U, c, mask, gates, H, lstm ? (T*)C : nullptr, gru ? (T*)v : nullptr});
+            std::copy_n(H + steps * state, state, last);
+        };
+        both<T>("recurrence", state, forward);
+        both<T>("recurrence_backward", Z.n + state, [&](T* d) {
+            Block<T> dV(Z.n), dC(state, 1, 1);
+            std::copy_n((T*)start, state, d + Z.n);
+            k.recurrence_backward({cell, steps, n, m, U, mask, G > 1 ? (T*)gates : nullptr, H, lstm ? (T*)C : nullptr,
+                                   gru ? (T*)v : nullptr, mask ? (T*)dA : nullptr, d, gru ? (T*)dV : d, d + Z.n,
+                                   lstm ? (T*)dC : nullptr});
+        });
+    }
+    {
         Geometry g = geometry(false);
         long groups = draw(1, 2), units = groups * draw(1, 14);
         g.C = groups * draw(1, 5);

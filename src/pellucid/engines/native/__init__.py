@@ -162,6 +162,14 @@ class NativeOps(NumpyOps):
     def softmax_backward(self, dA, A, axis):
         return self.kernels.softmax_backward(_rows(dA), _rows(A), axis % A.ndim)
 
+    # --- embedding
+
+    def embedding(self, W, ids):
+        return self.kernels.embedding(_rows(W), _rows(ids.astype(np.int64, copy=False)))
+
+    def embedding_dW(self, dA, ids, levels):
+        return self.kernels.embedding_dW(_rows(dA), _rows(ids.astype(np.int64, copy=False)), levels)
+
     # --- normalisation
 
     def normalize(self, A_prev, axes, epsilon):

@@ -1055,6 +1055,27 @@ template <class T> void examples_last(long m, long n, const int64_t* rows, const
     });
 }
 
+// A unit's row of W is looked up for every id, and its row of dW is added to, by one thread.
+template <class T> void embedding(long steps, long n, long levels, long m, const T* W, const int64_t* ids, T* A) {
+    split(n, 8.0 * steps * n * m, 1, [=](long begin, long end) {
+        for (long t = 0; t < steps; ++t)
+            for (long u = begin; u < end; ++u)
+                for (long i = 0; i < m; ++i) A[(t * n + u) * m + i] = W[u * levels + ids[t * m + i]];
+    });
+}
+
+template <class T> void embedding_dW(long steps, long n, long levels, long m, const T* dA, const int64_t* ids, T* dW) {
+    split(n, 8.0 * steps * n * m + 1.0 * n * levels, 1, [=](long begin, long end) {
+        for (long u = begin; u < end; ++u) {
+            T* row = dW + u * levels;
+            std::fill(row, row + levels, T(0));
+            for (long t = 0; t < steps; ++t)
+                for (long i = 0; i < m; ++i) row[ids[t * m + i]] += dA[(t * n + u) * m + i];
+            for (long k = 0; k < levels; ++k) row[k] /= T(m);
+        }
+    });
+}
+
 template <class T> Kernels<T> table() {
     return {PELLUCID_ISA_NAME,
             matmul<T>,
@@ -1085,6 +1106,8 @@ template <class T> Kernels<T> table() {
             recurrence_backward<T>,
             matmul_steps<T>,
             affine_dW_steps<T>,
+            embedding<T>,
+            embedding_dW<T>,
             affine_db<T>};
 }
 

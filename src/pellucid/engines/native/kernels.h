@@ -72,6 +72,8 @@ template <class T> struct Kernels {
     // Of a whole sequence: B and C (steps, ·, N), and for dW the sum over the steps.
     void (*matmul_steps)(long steps, long M, long N, long K, const T* A, long a_row, long a_col, const T* B, T* C, const T* bias);
     void (*affine_dW_steps)(long steps, long n, long n_prev, long m, const T* dZ, const T* A_prev, T* dW);
+    void (*embedding)(long steps, long n, long levels, long m, const T* W, const int64_t* ids, T* A);
+    void (*embedding_dW)(long steps, long n, long levels, long m, const T* dA, const int64_t* ids, T* dW);
     void (*affine_db)(long steps, long n, long m, const T* dZ, T* db);
 };
 

@@ -105,6 +105,10 @@ size_t peak() {
     std::lock_guard<std::mutex> guard(lock);
     return peak_bytes;
 }
+void reset_peak() {
+    std::lock_guard<std::mutex> guard(lock);
+    peak_bytes = used_bytes;
+}
 
 void release() {
     std::lock_guard<std::mutex> guard(lock);

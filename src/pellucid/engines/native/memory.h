@@ -11,6 +11,7 @@ void give(void* memory, size_t bytes) noexcept;  // as many bytes as were taken
 size_t held();                                   // bytes kept for reuse
 size_t used();                                   // bytes in use now
 size_t peak();                                   // the most bytes in use at one time
+void reset_peak();                               // the most from now on
 void release();                                  // give what is kept back to the system
 
 }  // namespace pellucid

@@ -197,6 +197,12 @@ struct Recurrent {
     }
 };
 
+void levels(const char* what, const In<int64_t>& ids, size_t count) {
+    bool right = ids.ndim() == 2;
+    for (size_t i = 0; right && i < ids.size(); ++i) right = ids.data()[i] >= 0 && ids.data()[i] < int64_t(count);
+    need(right, what);
+}
+
 template <class A> auto data(const std::optional<A>& a) { return a ? a->data() : nullptr; }
 
 template <class T> void define(nb::module_& m) {
@@ -477,6 +483,23 @@ template <class T> void define(nb::module_& m) {
     }, "cell"_a, "U"_a.noconvert(), "H"_a.noconvert(), "C"_a.noconvert().none(), "Z"_a.noconvert().none(), "v"_a.noconvert().none(),
        "mask"_a.noconvert().none(), "dA"_a.noconvert().none(), "d_h"_a.noconvert().none(), "d_C"_a.noconvert().none());
 
+    m.def("embedding", [](In<T> W, In<int64_t> ids) {
+        need(W.ndim() == 2, "embedding: W (n, levels)");
+        levels("embedding: ids (T, m) of 0 … levels - 1", ids, W.shape(1));
+        long steps = ids.shape(0), n = W.shape(0), m = ids.shape(1);
+        auto A = make<T>({size_t(steps), size_t(n), size_t(m)});
+        unlocked([&] { kernels<T>().embedding(steps, n, W.shape(1), m, W.data(), ids.data(), A.data()); });
+        return A;
+    }, "W"_a.noconvert(), "ids"_a.noconvert());
+    m.def("embedding_dW", [](In<T> dA, In<int64_t> ids, size_t count) {
+        levels("embedding_dW: ids (T, m) of 0 … levels - 1", ids, count);
+        need(dA.ndim() == 3 && dA.shape(0) == ids.shape(0) && dA.shape(2) == ids.shape(1), "embedding_dW: dA (T, n, m) and ids (T, m)");
+        need(ids.shape(1) > 0, "embedding_dW: there are no examples to take the mean of");
+        auto dW = make<T>({dA.shape(1), count});
+        unlocked([&] { kernels<T>().embedding_dW(ids.shape(0), dA.shape(1), count, ids.shape(1), dA.data(), ids.data(), dW.data()); });
+        return dW;
+    }, "dA"_a.noconvert(), "ids"_a.noconvert(), "levels"_a);
+
     m.def("update", [](int rule, InOut<T> W, In<T> dW, const std::vector<InOut<T>>& slots, const std::vector<double>& constants) {
         need(rule >= 0 && rule < RULES && SLOTS[rule] == long(slots.size()), "update: no rule has that number and as many slots");
         need(shape_of(W) == shape_of(dW) && constants.size() == 6, "update: W and dW of one shape, six constants");
@@ -520,5 +543,6 @@ NB_MODULE(_kernels, m) {
     m.def("held_bytes", &held);
     m.def("used_bytes", &used);
     m.def("peak_bytes", &peak);
+    m.def("reset_peak", &reset_peak);
     m.def("release", &release);
 }

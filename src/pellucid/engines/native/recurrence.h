@@ -6,6 +6,8 @@
 namespace pellucid {
 namespace {
 
+constexpr int HEIGHT = 4;  // rows of a tile: widths are often a multiple of it, of 6 they are not
+
 // sums (R, N vectors) = A B for R rows of A, packed k by k, and B of K rows, N vectors each; += where `add` says so. Not
 // inlined: a loop alone keeps all its sums in registers.
 template <class T, int R, int N>
@@ -55,7 +57,7 @@ template <class T, class Float> struct Step {
 // sums of U h, `WIDTH` apart for each gate, and its h. Its `backward` turns the gradients d of A and dC of C into those of
 // the gates' sums, dZ and (through U) dV, and returns what reaches h, but not through U.
 template <class T, int KIND> struct SimpleCell {
-    static constexpr int GATES = 1, UNITS = ROWS;
+    static constexpr int GATES = 1, UNITS = HEIGHT;
     template <int N> static void forward(const Place<T>* at, const Step<T, T>& step, const T* sums, const V<T>*, V<T>* a) {
         for (int j = 0; j < N; ++j) {
             V<T> z = at[j].load(step.Z) + load(sums + j * LANES<T>);
@@ -188,16 +190,16 @@ template <class T, class Cell, int N>
 void backward_panel(const SequenceBackward<T>& s, const T* U, long first, long columns) {
     constexpr long L = LANES<T>, WIDTH = N * L, GATES = Cell::GATES;
     const long n = s.n, m = s.m, size = n * m, K = GATES * n;
-    const long rounded = (n + ROWS - 1) / ROWS * ROWS, parts = (K + PART - 1) / PART;
+    const long rounded = (n + HEIGHT - 1) / HEIGHT * HEIGHT, parts = (K + PART - 1) / PART;
     T* panels = scratch<T, 8>((2 * K + 2 * n + rounded) * WIDTH);
     T *passed = panels + 2 * K * WIDTH, *dC = passed + n * WIDTH, *sums = dC + n * WIDTH;
     // Sums of Uᵀ dV, so much of dV at a time that it stays in the first cache for all units.
     auto tile = [&](const T* panel, long part, long unit) {
         long k = K * part / parts, end = K * (part + 1) / parts;
-        panel_tile<T, ROWS, N>(end - k, U + unit * K + k * ROWS, panel + k * WIDTH, sums + unit * WIDTH, part > 0);
+        panel_tile<T, HEIGHT, N>(end - k, U + unit * K + k * HEIGHT, panel + k * WIDTH, sums + unit * WIDTH, part > 0);
     };
     auto product = [&](const T* panel, long part) {
-        for (long unit = 0; unit < n; unit += ROWS) tile(panel, part, unit);
+        for (long unit = 0; unit < n; unit += HEIGHT) tile(panel, part, unit);
     };
     std::fill(sums, sums + rounded * WIDTH, T(0));
     long k[N];
@@ -218,8 +220,8 @@ void backward_panel(const SequenceBackward<T>& s, const T* U, long first, long c
         for (int j = 0; j < N; ++j) keep[j] = kept<T>(of(s.mask, t, m), first + j * L, k[j]);
         if (t + 1 < s.steps)
             for (long part = 0; part + 1 < parts; ++part) product(after, part);
-        for (long unit = 0; unit < n; unit += ROWS) {
-            const long last = std::min(n, unit + ROWS);
+        for (long unit = 0; unit < n; unit += HEIGHT) {
+            const long last = std::min(n, unit + HEIGHT);
             const T* sum = sums + unit * WIDTH;
             if (t + 1 < s.steps) {
                 for (long u = unit; u < last; ++u) {  // what the gates touch comes while the last sums are made
@@ -291,14 +293,14 @@ template <class T> const T* packed(long n, long gates, long units, const T* U) {
     return to;
 }
 
-// Uᵀ the same way: blocks of ROWS units, for each of them all gates of all units.
+// Uᵀ the same way: blocks of HEIGHT units, for each of them all gates of all units.
 template <class T> const T* packed_transposed(long n, long gates, const T* U) {
-    long blocks = (n + ROWS - 1) / ROWS, K = gates * n;
-    T* to = scratch<T, 7>(blocks * K * ROWS);
+    long blocks = (n + HEIGHT - 1) / HEIGHT, K = gates * n;
+    T* to = scratch<T, 7>(blocks * K * HEIGHT);
     for (long b = 0; b < blocks; ++b)
         for (long k = 0; k < K; ++k)
-            for (long r = 0; r < ROWS; ++r) *to++ = b * ROWS + r < n ? U[k * n + b * ROWS + r] : T(0);
-    return to - blocks * K * ROWS;
+            for (long r = 0; r < HEIGHT; ++r) *to++ = b * HEIGHT + r < n ? U[k * n + b * HEIGHT + r] : T(0);
+    return to - blocks * K * HEIGHT;
 }
 
 template <class T, class F> void of_cell(int cell, F f) {
