@@ -293,7 +293,7 @@ def measured(net: Network, rows: Rows) -> Finding:
         for each in first
     ]
     note = (
-        f"loss: of a text; perplexity: of a {write.unit}, the right ones before it given; errors: written by beam of "
+        f"loss: of a text; perplexity: of a symbol, the right ones before it given; errors: written by beam of "
         f"{WIDTH}, or greedily, the nearest of an input's references counting; "
         f"of training and validation the first {_SOME} inputs"
     )
