@@ -77,7 +77,7 @@ def measured(monkeypatch):
         def train(experiment, plan, wanted, *, seed=None, callbacks=()):
             asked.append((seed, wanted))
             value = loss(wanted, seed)
-            return Trained(None, None, 1, {"loss": value}, {}, 0.5)
+            return Trained(None, None, 1, False, {"loss": value}, {}, 0.5)
 
         monkeypatch.setattr(rechecking, "train", train)
         return asked

@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ from pellucid.data.prepared import Prepared
 from pellucid.errors import DataError, EngineError, ParameterError, TrainingError
 from pellucid.tune import Study, tune
 from pellucid.tune import search as searching
+from pellucid.tune import splits as splitting
 from pellucid.tune import storage as storing
-from pellucid.tune.splits import drawn, usual
+from pellucid.tune.splits import drawn, judged, usual
 
 # --- one process ----------------------------------------------------------------------------------------------------
 
@@ -106,36 +108,48 @@ def test_without_a_pruner_all_are_trained_to_their_end(small):
 
 def test_several_draws_of_the_validation_examples_never_touch_the_test(folder):
     study = tune("iris", space=SPACE, trials=4, validation=0.2, test=0.2, progress=False, pruner="none")
-    draws = drawn(study.task, 5, 0)
-    assert study.plan["splits"] == len(draws) == 5
-    x, _ = study.task.rows("test").arrays()
-    tests = {row.tobytes() for row in x}
-    held = []
+    draws = drawn(study.task, 4, 0)
+    assert study.plan["splits"] == len(draws) == 4
+    pool = Counter(row.tobytes() for part in ("train", "validation") for row in study.task.arrays(part)[0])
+    held: Counter[bytes] = Counter()
     for each in draws:
         (train_x, train_y), (held_x, held_y) = each.arrays("train"), each.arrays("validation")
         assert (len(train_x), len(held_x)) == (90, 30)
         assert np.bincount(held_y).tolist() == [10, 10, 10]
         assert len(train_y) == 90
-        rows = [row.tobytes() for row in np.concatenate([train_x, held_x])]
-        pool = {row.tobytes() for part in ("train", "validation") for row in study.task.arrays(part)[0]}
-        assert set(rows) == pool
-        held.append({row.tobytes() for row in held_x})
-    assert len({frozenset(each) for each in held}) == 5
-    assert len(set().union(*held)) > 60 - len(tests & set().union(*held))
+        assert Counter(row.tobytes() for row in np.concatenate([train_x, held_x])) == pool
+        held.update(row.tobytes() for row in held_x)
+    assert held == pool  # four draws of 30 of 120: each example is held out once
     for trial in study.counted:
+        curves = [searching.train(each, study.plan, study.wanted(trial)).history["validation_loss"] for each in draws]
+        assert trial.losses == pytest.approx(judged(curves, patient=True), rel=1e-6)
         assert trial.loss == pytest.approx(np.mean(trial.losses))
-        assert trial.losses[0] == trial.validation["loss"]
-        one = searching.train(draws[3], study.plan, study.wanted(trial))
-        assert one.validation["loss"] == pytest.approx(trial.losses[3], rel=1e-6)
+        assert trial.validation["loss"] == pytest.approx(min(curves[0]), rel=1e-6)
 
 
-def test_how_often_the_validation_examples_are_drawn(small, folder):
+def test_no_draw_chooses_the_epoch_of_its_own_loss():
+    curves = [[0.5, 0.1, 0.4], [0.3, 0.9, 0.2, 0.1], [0.6, 0.8, 0.7]]
+    assert judged(curves, patient=True) == [0.5, 0.9, 0.7]  # the others like epoch 1, 2, 3 best
+    assert judged(curves, patient=False) == [0.4, 0.1, 0.7]
+    assert judged(curves[:1], patient=True) == [0.1]
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((4, 200)) + 1  # nothing to choose: the loss is 1 at every epoch
+    flattered = noise.min(axis=1).mean()
+    assert flattered < -1
+    assert np.mean([np.mean(judged(rng.standard_normal((4, 50)) + 1, patient=True)) for _ in range(200)]) > 0.9
+
+
+def test_how_often_the_validation_examples_are_drawn(small, monkeypatch):
     assert small(trials=1, out="one", splits=None).plan["splits"] == 5
+    with pytest.raises(ParameterError, match=r"cannot be drawn so often(?s:.*)at most 10"):
+        small(trials=1, out="many", splits=11)
     task = small(trials=1, out="two", splits=2).task
-    task.sizes = {**task.sizes, "validation": 400}
-    assert usual(task) == 3
-    task.sizes["validation"] = 1000
-    assert usual(task) == 1
+    assert task.sizes == {"train": 81, "validation": 9, "test": 0}
+    for enough, count in ((9, 1), (10, 2), (27, 3), (1000, 5)):
+        monkeypatch.setattr(splitting, "ENOUGH", enough)
+        assert usual(task) == count
+    monkeypatch.setattr(splitting, "MOST", 50)
+    assert usual(task) == 10
     with pytest.raises(ParameterError, match="about another splits"):
         small(trials=1, out="two", splits=3)
 
@@ -281,16 +295,17 @@ pl.tune("iris", space={space!r}, trials=3, progress=False, out="study")
 
 
 def test_a_killed_process_loses_no_trial_and_the_second_time_it_is_given_up(folder):
-    for attempt in (1, 2):
+    for _ in (1, 2):
         worker = python(STUCK.format(space=SPACE), cwd=folder)
 
-        def stuck(attempt=attempt):
+        def stuck(worker=worker):
             try:
-                found = Study.open("study").trials
+                found = Study.open("study")
             except (DataError, ParameterError):  # it is only just beginning
                 return None
-            running = [each for each in found if each.state == "running" and each.settings]
-            return running if len(found) >= attempt + 1 else None
+            raw = found._search.study.get_trials(deepcopy=False)
+            mine = [e.number for e in raw if e.user_attrs.get("by", {}).get("process") == worker.pid]
+            return [e for e in found.trials if e.state == "running" and e.settings and e.number in mine]
 
         (running,) = until(stuck)
         worker.send_signal(signal.SIGKILL)
@@ -363,9 +378,7 @@ def test_a_silent_process_on_another_machine_is_taken_for_dead_after_a_while(sma
         trial.set_user_attr("by", {"host": "elsewhere", "process": 1, "began": "1", "alive": time.time() - silent})
         trial.set_user_attr("settings", {"units": silent})
     assert study._search.recover() == 1
-    states = {each.settings.get("units"): each.state for each in study.trials if each.settings}
-    assert states[10.0] == "running"
-    assert states[storing.GRACE + 60] == "killed"
+    assert [each.state for each in study.trials[-3:]] == ["running", "killed", "waiting"]
 
 
 def test_a_process_number_that_is_used_again_is_another_process():

@@ -177,8 +177,10 @@ def _answer(study: Study) -> Answer:
 
 def _of_draws(best: Trial) -> str:
     each = ", ".join(f"{loss:.4f}" for loss in best.losses)
-    first = best.validation["loss"]
-    return f"the mean over {len(best.losses)} draws of the validation examples: {each}\nas the command measures: {first:.4f}"
+    return (
+        f"the mean over {len(best.losses)} draws of the validation examples: {each}\n"
+        f"as the command measures: {best.validation['loss']:.4f}"
+    )
 
 
 def _recheck(args: argparse.Namespace) -> Answer:

@@ -22,7 +22,7 @@ from pellucid.tasks import Task
 from pellucid.tasks.building import recipe_of
 from pellucid.training.callbacks import Callback
 from pellucid.tune.space import Settings, Space, Wanted
-from pellucid.tune.splits import drawn
+from pellucid.tune.splits import drawn, judged
 from pellucid.tune.storage import BEAT, GRACE, is_dead, open_storage, optuna, sign, without_password
 
 SAMPLERS = ("tpe", "random", "cmaes", "gp", "grid", "qmc")
@@ -43,6 +43,7 @@ class Trained(NamedTuple):
         net: the network, with the parameters that are kept.
         history: of its epochs.
         epoch: whose parameters are kept.
+        patient: whether it was to go back to the best epoch.
         validation, train: loss and metrics of that epoch.
         seconds: it took.
     """
@@ -50,6 +51,7 @@ class Trained(NamedTuple):
     net: Network
     history: History
     epoch: int
+    patient: bool
     validation: dict[str, float]
     train: dict[str, float]
     seconds: float
@@ -80,7 +82,9 @@ def train(
     validation = record["validation"]
     if not math.isfinite(validation["loss"]):
         raise TrainingError("the validation loss is no longer finite", where=f"epoch {epoch}", got=validation["loss"])
-    return Trained(net, history, epoch, validation, record["train"], time.monotonic() - begun)
+    return Trained(
+        net, history, epoch, bool(training["patience"]), validation, record["train"], time.monotonic() - begun
+    )
 
 
 class _Watcher(Callback):
@@ -156,7 +160,7 @@ class Search:
         self._grid = self.space.grid() if sampler == "grid" else None
         self.exhausted = False
         if not self.study.get_trials(deepcopy=False):
-            self.study.enqueue_trial({}, user_attrs={"baseline": True})
+            self.study.enqueue_trial({}, user_attrs={"baseline": True, "settings": {}})
         count = len(self.study.get_trials(deepcopy=False))
         seeds = np.random.SeedSequence([plan["seed"], *([] if sampler == "qmc" else [worker, count])]).generate_state(2)
         self._drawing, self._other = _sampler(sampler, int(seeds[0])), _sampler("random", int(seeds[1]))
@@ -259,7 +263,7 @@ class Search:
         except finished:
             return False
         if attempt <= ATTEMPTS:
-            kept = {"baseline": True} if trial.user_attrs.get("baseline") else {}
+            kept = {name: trial.user_attrs[name] for name in ("baseline", "settings") if name in trial.user_attrs}
             self.study.enqueue_trial(
                 trial.params, user_attrs={**kept, "attempt": attempt, "retries": trial.number}, skip_if_exists=False
             )
@@ -296,7 +300,7 @@ class Search:
         for point in self._grid or ():
             if point not in tried:
                 searched = {name: point[name] for name in self.space.searched if name in point}
-                self.study.enqueue_trial(searched, skip_if_exists=False)
+                self.study.enqueue_trial(searched, user_attrs={"settings": point}, skip_if_exists=False)
                 return True
         return False
 
@@ -308,21 +312,25 @@ class Search:
         """
         until = time.monotonic() + 30
         while True:
-            earlier = [each for each in self.counted() if each.number < number]
+            waiting = self.study.get_trials(deepcopy=False, states=(self._states.WAITING,))
+            earlier = [each for each in [*self.counted(), *waiting] if each.number < number]
             drawing = [e for e in earlier if e.state == self._states.RUNNING and "settings" not in e.user_attrs]
             if not drawing or time.monotonic() > until:
                 return next((each.number for each in earlier if each.user_attrs.get("settings") == settings), None)
             time.sleep(0.01)
 
     def _attempt(self, draws: list[Task], trial: Any, settings: Settings) -> None:
-        """Train with every draw of the validation examples; the trial's loss is the mean over them."""
+        """Train with every draw of the validation examples; the trial's loss is the mean over them, see `judged`."""
         states, watcher, begun = self._states, _Watcher(trial, prune=bool(settings)), time.monotonic()
-        outcome, reason, done, losses = "complete", None, None, []
+        outcome, reason, done = "complete", None, None
+        curves: list[list[float]] = []
+        losses: list[float] = []
         try:
             for number, task in enumerate(draws):
                 watched = train(task, self.plan, self.space.wanted(settings), callbacks=[watcher])
                 done = done or watched  # the first draw is that of `pellucid train`
-                losses.append(watched.validation["loss"])
+                curves.append(watched.history["validation_loss"])
+                losses = judged(curves, patient=watched.patient)
                 watcher.again = True
                 if watcher.pruned:
                     outcome, reason = "pruned", f"worse than others after epoch {len(done.history)}"

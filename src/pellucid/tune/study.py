@@ -34,12 +34,12 @@ class Trial:
             ``"interrupted"``, ``"repeat"``, ``"not needed"``, ``"running"`` or ``"waiting"``.
         settings: by hyperparameter; {} is the recipe of the network as it stands.
         loss: validation loss, the mean over the draws of the validation examples; None unless complete.
-        losses: of each draw; the first is the one that ``pellucid train`` measures.
+        losses: of each draw; see `pellucid.tune.splits.judged`.
         reason: why it did not come to its end.
         seconds: it took.
         epochs, best_epoch: that were trained with the first draw, and the one that is kept.
         parameters: how many the network has.
-        validation: loss and metrics of the epoch that is kept, of the first draw.
+        validation: loss and metrics of the epoch that is kept, of the first draw: what ``pellucid train`` measures.
         curve: validation loss by epoch, of the first draw.
         environment: engine, versions, hardware, data fingerprint and date; see `pellucid.runs.environment`.
         counts: False for one that was begun again later, or repeats another.

@@ -82,8 +82,8 @@ def tune(
         pruner: ``"median"``, ``"hyperband"``, ``"asha"`` or ``"none"``.
         seed: of the split, of every training and of the sampler.
         validation: share or number of the examples to validate on.
-        splits: how often these are drawn; a trial is trained with each draw, and its loss is the mean. None is up to 5
-            where there are fewer than 1,000 of them, by which hardly more than luck could be chosen.
+        splits: how often these are drawn, other ones each time; a trial is trained with each draw, and its loss is the
+            mean. None is up to 5 where there are fewer than 1,000 of them, by which luck would be chosen.
         test: share or number of the examples that are kept out of it all; None is 0.1, and none for arrays.
         out: the folder for the reports; None is ``tuning/DATA-NET``.
         progress: ``"auto"`` or False.
@@ -101,14 +101,9 @@ def tune(
     for name in fixed:
         if name not in FIXED:
             raise unknown("argument", name, FIXED, where="tune")
-    if (
-        jobs < 1
-        or (splits is not None and splits < 1)
-        or (trials is not None and trials < 1)
-        or (time is not None and not time > 0)
-    ):
-        got = {"jobs": jobs, "trials": trials, "time": time, "splits": splits}
-        raise ParameterError("nothing could be done", where="tune", expected="numbers above 0", got=got)
+    numbers = {"jobs": jobs, "trials": trials, "time": time, "splits": splits}
+    if any(value is not None and not value > 0 for value in numbers.values()):
+        raise ParameterError("nothing could be done", where="tune", expected="numbers above 0", got=numbers)
     if not validation > 0:
         raise ParameterError("a search compares validation losses", where="tune, validation", got=repr(validation))
     trials = TRIALS if trials is None and time is None else trials
