@@ -184,7 +184,8 @@ class Task(ABC):
             if hyperparameters:
                 flag = next(iter(hyperparameters)).replace("_", "-")
                 raise ParameterError(f"--{flag} is for networks of the zoo", where=net, hint="write it into the file")
-            return from_file(net, said, self.input_shape, outputs, loss, wanted, data_name=self.name)
+            every_step = bool(self.network_options().get("every_step"))
+            return from_file(net, said, self.input_shape, outputs, loss, wanted, self.name, every_step)
         if said["regularizer"] is not None:
             wanted.setdefault("regularizer", said["regularizer"])
         if loss.reads != "identity":

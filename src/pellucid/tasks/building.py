@@ -87,19 +87,18 @@ def from_file(
     loss: Any,
     wanted: dict[str, Any],
     data_name: str,
+    every_step: bool = False,
 ) -> Network:
     """A network file with what it leaves open taken from the data: input shape, units of the last layer, loss."""
     described = dict(said)
     chain = described.get("layers")
     if "inputs" not in described:
-        described.setdefault("input_shape", list(shape))
+        described.setdefault("input_shape", ["T" if n is None else n for n in shape])
     if isinstance(chain, list) and chain and "inputs" not in described:
-        last = {"type": chain[-1]} if isinstance(chain[-1], str) else dict(chain[-1])
-        if str(last.get("type", "")).lower() == "dense":
-            last.setdefault("units", outputs)
-            described["layers"] = [*chain[:-1], last]
+        described["layers"] = [*chain[:-1], _with_units(chain[-1], outputs)]
     net = from_config(described, where=path, **{**wanted, "loss": loss})
-    for what, made, needed in (("input", net.inputs, tuple(shape)), ("output", net.outputs, (outputs,))):
+    answer = (shape[0], outputs) if every_step else (outputs,)
+    for what, made, needed in (("input", net.inputs, tuple(shape)), ("output", net.outputs, answer)):
         if len(made) != 1:
             raise ParameterError(
                 f"the network has several {what}s",
@@ -118,6 +117,17 @@ def from_file(
                 hint=f"leave {mend} out of the file: then the data decide",
             )
     return net
+
+
+def _with_units(layer: Any, outputs: int) -> Any:
+    """A last layer's description; where it is a Dense, at every step or not, that leaves its units open, with them."""
+    fields = {"type": layer} if isinstance(layer, str) else dict(layer)
+    kind = str(fields.get("type", "")).lower()
+    if kind == "dense":
+        return {"units": outputs, **fields}
+    if kind in ("timedistributed", "time_distributed") and "layer" in fields:
+        return {**fields, "layer": _with_units(fields["layer"], outputs)}
+    return layer
 
 
 def complete_file(path: str, **defaults: Any) -> Network:

@@ -67,7 +67,7 @@ class Labelling(Task):
         x, _ = self.parts["train"].take(np.arange(1))
         self.sizes = {name: len(part) for name, part in self.parts.items()}
         self.input_shape = (None, *x.shape[2:])
-        self.settings["length"] = x.shape[1]
+        self.length = x.shape[1]
         self._arrays: dict[str, tuple[Any, Any]] = {}
 
     def _move(self, source: str, target: Any, split: Mapping[str, Any]) -> None:
@@ -113,7 +113,7 @@ class Labelling(Task):
     def arrays(self, part: str) -> tuple[Any, Any]:
         if part not in self._arrays:
             rows = self.rows(part)
-            small = 4 * len(rows) * self.settings["length"] * math.prod(self.input_shape[1:]) <= MEMORY_LIMIT
+            small = 4 * len(rows) * self.length * math.prod(self.input_shape[1:]) <= MEMORY_LIMIT
             self._arrays[part] = rows.take(np.arange(len(rows))) if small else (rows, None)
         return self._arrays[part]
 
@@ -123,8 +123,7 @@ class Labelling(Task):
 
     def described(self) -> str:
         steps = "×".join(map(str, self.input_shape[1:])) or "1"
-        length = self.settings["length"]
-        return f"sequences of {length} steps of {steps} numbers, to each step one of {len(self.classes)} classes"
+        return f"sequences of {self.length} steps of {steps} numbers, to each step one of {len(self.classes)} classes"
 
     # --- the network --------------------------------------------------------------------------------------------
 
@@ -142,7 +141,7 @@ class Labelling(Task):
         return {"every_step": True}
 
     def network(self, net: str, wanted: dict[str, Any], hyperparameters: dict[str, Any]) -> Network:
-        share = {"output": 1 / self.settings["length"]}  # the loss is then that of one step
+        share = {"output": 1 / self.length}  # the loss is then that of one step
         return super().network(net, {**wanted, "loss_weights": share}, hyperparameters)
 
     def metrics(self, names: Sequence[str]) -> list[metrics.Metric]:

@@ -99,7 +99,7 @@ def equalised(signal: np.ndarray, rate: int) -> np.ndarray:
     spectrum = np.fft.rfft(signal)
     power = np.abs(spectrum) ** 2
     half = max(1, round(100 * len(signal) / rate))
-    sums = np.cumsum(np.pad(power, (half + 1, half), mode="reflect" if len(power) > half + 1 else "edge"))
+    sums = np.cumsum(np.pad(power, (half + 1, half), mode="edge"), dtype=np.float64)
     around = (sums[2 * half + 1 :] - sums[: -2 * half - 1]) / (2 * half + 1)
     flat = np.fft.irfft(spectrum / np.sqrt(around + power.mean() / 100), len(signal))
     return (flat / np.sqrt(np.square(flat).mean())).astype(np.float32)
@@ -269,19 +269,8 @@ class Sound(Task):
 
     @classmethod
     def evaluate(cls, net: Network, source: str, names: Sequence[str] | None, **reading: Any) -> tuple[Finding, int]:
-        classes, hearing = _of(net)
-        files = _labelled(source)
-        strange = sorted({file.parent.name for file in files} - set(classes))
-        if strange:
-            raise DataError(
-                "folders of words that the network does not know",
-                where=source,
-                expected=", ".join(classes),
-                got=", ".join(strange),
-            )
-        labels = np.array([classes.index(file.parent.name) for file in files])
-        rows = Rows([_fitting(file, hearing)[0] for file in files], labels, hearing)
-        return measured(net, rows, classes, _metrics(names or cls.metrics_by_default)), len(files)
+        rows, classes = heard_like(net, source)
+        return measured(net, rows, classes, _metrics(names or cls.metrics_by_default)), len(rows)
 
     @classmethod
     def predict(cls, net: Network, source: str, *, probabilities: bool = False, **reading: Any) -> Said:
@@ -310,6 +299,26 @@ class Sound(Task):
             (f"pellucid show {run}", "layers, hyperparameters, parameters"),
             (f"pellucid evaluate {run} FOLDER", "measure it on other recordings, a folder for each word"),
         ]
+
+
+def heard_like(net: Network, source: str) -> tuple[Rows, list[str]]:
+    """The recordings in a folder with a folder for each word, as the network hears them, and the network's words.
+
+    Raises:
+        DataError: no such folder, a word that the network does not know, a recording that it cannot read.
+    """
+    classes, hearing = _of(net)
+    files = _labelled(source)
+    strange = sorted({file.parent.name for file in files} - set(classes))
+    if strange:
+        raise DataError(
+            "folders of words that the network does not know",
+            where=source,
+            expected=", ".join(classes),
+            got=", ".join(strange),
+        )
+    labels = np.array([classes.index(file.parent.name) for file in files])
+    return Rows([_fitting(file, hearing)[0] for file in files], labels, hearing), classes
 
 
 def measured(net: Network, rows: Rows, classes: Sequence[str], chosen: list[metrics.Metric]) -> Finding:

@@ -25,7 +25,6 @@ from pellucid.trees import Tree
 MOST_STREAMS = 64  # in which a text is measured side by side
 STEPS = 64  # symbols that a network reads at once where nothing is learned
 ORDERS = 7  # symbols that the baselines look at, the predicted one included
-AT_ONCE = 256  # examples that `fit` measures at once, at least
 ENDINGS = (".txt", ".md", ".py")
 NAMES = ("fortunes", "python")
 
@@ -91,7 +90,7 @@ class Text(Task):
         return getattr(self.windows, part)
 
     def arrays(self, part: str) -> tuple[Any, Any]:
-        return Streams(self.rows(part), self.streams if part == "train" else max(self.streams, AT_ONCE)), None
+        return Streams(self.rows(part), self.streams), None
 
     def preprocessing(self) -> dict[str, Any]:
         return {"task": {"kind": self.kind}, "vocabulary": self.vocabulary.document()}
