@@ -320,6 +320,19 @@ def test_a_mask_where_padding_would_count(layer, rng):
         net.forward(X, mask=mask)
 
 
+@pytest.mark.parametrize("layer", [pl.LayerNorm(axes=1), pl.Softmax(axis=-1)], ids=repr)
+def test_steps_of_single_values_are_not_mixed(layer, rng):
+    with pytest.raises(ShapeError, match=r"would mix them(.|\n)*\(T, n\)(.|\n)*\(T,\)"):
+        pl.Sequential(layer, input_shape=(None,))
+    X, mask = rng.normal(size=(4, 3)), np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1]])
+    net = pl.Sequential(layer, input_shape=(4,))
+    net.forward(X)
+    with pytest.raises(ShapeError, match="would mix them"):
+        net.forward(X, mask=mask)
+    for over_steps in (pl.Softmax(axis=-2), pl.Concat(axis=-2)):
+        assert not over_steps.any_length
+
+
 @pytest.mark.parametrize(
     ("mask", "error", "said"),
     [

@@ -161,6 +161,21 @@ def examples_as_steps(xp: Any, A: Any, T: int, mask: Any = None) -> Any:
     return xp.moveaxis(A.reshape(*A.shape[:-1], T, A.shape[-1] // T), -2, 0)
 
 
+def check_vectors(shape: tuple[int | None, ...], where: str) -> None:
+    """Refuse steps (T,) of single values, for a layer that goes over the last axis: it would mix the steps.
+
+    Raises:
+        ShapeError: there is no axis but that of the steps.
+    """
+    if len(shape) == 1:
+        raise ShapeError(
+            "the steps are single values, and it would mix them: padding would count as steps",
+            where=where,
+            expected="steps that are vectors, (T, n)",
+            got=written(*shape),
+        )
+
+
 def _empty(where: str) -> DataError:
     return DataError(
         "a sequence of length 0",

@@ -17,6 +17,7 @@ from pellucid.errors import ParameterError, ShapeError
 from pellucid.layers.base import PREDICT, Layer, Mode, positive_integer
 from pellucid.registry import Registry
 from pellucid.schedules import number
+from pellucid.sequences import check_vectors
 
 activations: Registry[Activation] = Registry("activation")
 
@@ -342,13 +343,17 @@ class Softmax(Activation, names=("softmax",)):
     @property
     def any_length(self) -> bool:  # type: ignore[override]
         """Along the first axis, that of the steps, padding would get a share."""
-        return self.axis != 0
+        return self.axis > 0 or self.axis == -1
 
     def output_shape(self, input_shape):
         _axis_within(self, self.axis, input_shape)
+        if None in input_shape:
+            check_vectors(input_shape, repr(self))
         return input_shape
 
     def forward(self, ops, params, A_prev, *, mode=PREDICT, in_place=False):
+        if mode.mask is not None:
+            check_vectors(A_prev.shape[:-1], repr(self))
         A = ops.softmax(A_prev, self.axis if self.axis >= 0 else self.axis - 1)
         return A, Activation.Cache(A)
 

@@ -30,7 +30,7 @@ class Concat(Layer):
     @property
     def any_length(self) -> bool:  # type: ignore[override]
         """Along the first axis, that of the steps, padding would come to lie between them."""
-        return self.axis != 0
+        return self.axis > 0 or self.axis == -1
 
     class Cache(NamedTuple):
         """Where each input lies in A."""
@@ -48,6 +48,7 @@ class Concat(Layer):
 
     def forward(self, ops, params, A_prev, *, mode=PREDICT):
         axis = joined_axis(self, self.axis, A_prev[0].shape[:-1])
+        _check_same([(*each.shape[:axis], *each.shape[axis + 1 :]) for each in A_prev], self)
         sizes = tuple(each.shape[axis] for each in A_prev)
         return ops.xp.concatenate(A_prev, axis=axis), Concat.Cache(sizes)
 
@@ -81,6 +82,7 @@ class Add(Layer):
         return _same(input_shape)
 
     def forward(self, ops, params, A_prev, *, mode=PREDICT):
+        _check_same([each.shape for each in A_prev], self)
         return reduce(add, A_prev), Add.Cache(len(A_prev))
 
     def backward(self, ops, params, cache, dA, *, input_gradient=True):
@@ -106,6 +108,7 @@ class Multiply(Layer):
         return _same(input_shape)
 
     def forward(self, ops, params, A_prev, *, mode=PREDICT):
+        _check_same([each.shape for each in A_prev], self)
         return reduce(mul, A_prev), Multiply.Cache(tuple(A_prev))
 
     def backward(self, ops, params, cache, dA, *, input_gradient=True):
@@ -125,3 +128,9 @@ def _same(shapes: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
     if len(set(shapes)) != 1:
         raise ShapeError("the inputs must have one shape", got=" and ".join(map(str, shapes)))
     return shapes[0]
+
+
+def _check_same(shapes: list[tuple[int, ...]], layer: Layer) -> None:
+    """Refuse sequences of different numbers of steps, which only the arrays themselves have."""
+    if any(shape != shapes[0] for shape in shapes):
+        raise ShapeError("the inputs differ in their shapes", where=repr(layer), got=" and ".join(map(str, shapes)))

@@ -12,6 +12,7 @@ from pellucid.engines.base import Array
 from pellucid.errors import ShapeError
 from pellucid.layers.base import PREDICT, Layer
 from pellucid.schedules import number
+from pellucid.sequences import check_vectors
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -142,6 +143,8 @@ class LayerNorm(Layer):
         _check_features(input_shape)
         if self.axes is not None and self.axes > len(input_shape):
             raise ShapeError("fewer axes than are to be normalised", expected=f"{self.axes} or more", got=input_shape)
+        if None in input_shape:
+            check_vectors(input_shape, repr(self))
         return input_shape
 
     def init(self, rng, input_shape, dtype=np.float32):
@@ -149,6 +152,8 @@ class LayerNorm(Layer):
         return {"gamma": np.ones(shape, dtype), "beta": np.zeros(shape, dtype)}
 
     def forward(self, ops, params, A_prev, *, mode=PREDICT):
+        if mode.mask is not None:
+            check_vectors(A_prev.shape[:-1], repr(self))
         A_hat, _, variance = ops.normalize(A_prev, self._axes(A_prev.ndim), self.epsilon)
         return params["gamma"] * A_hat + params["beta"], LayerNorm.Cache(A_hat, variance)
 
