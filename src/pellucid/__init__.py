@@ -38,6 +38,7 @@ _ROOMS = {
     "pellucid.inspect.gradcheck": "check_gradients",
     "pellucid.inspect.features": "exciting_patches feature_maps filters maximising_input saliency",
     "pellucid.inspect.sheet": "features_sheet",
+    "pellucid.inspect.sounds": "exciting_sounds frequency_response sounds_sheet",
     "pellucid.inspect.receptive_field": "receptive_field",
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}

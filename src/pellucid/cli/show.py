@@ -133,11 +133,14 @@ def _features(args: argparse.Namespace) -> Answer:
 
     import numpy as np
 
-    from pellucid import data
+    from pellucid import data, tasks
     from pellucid.data.prepared import Prepared
-    from pellucid.experiment import Experiment, trained
+    from pellucid.experiment import Experiment, opened, trained
     from pellucid.inspect.sheet import features_sheet
 
+    heard, run = opened(args.name)
+    if tasks.of(heard).kind == "sound":
+        return _sounds(args, heard, run)
     net, preprocessor, run = trained(args.name)
     if args.data:
         rows = Prepared(data.load(args.data, like=preprocessor), preprocessor)
@@ -155,6 +158,28 @@ def _features(args: argparse.Namespace) -> Answer:
     files = [str(features_sheet(net, x, path, **options)) for path in paths]
     text = "\n".join([heading(title), *(f"  {each}" for each in files)])
     return Answer({"run": str(run.path) if run else args.name, "images": len(x), "files": files}, text)
+
+
+def _sounds(args: argparse.Namespace, net: Any, run: Any) -> Answer:
+    from pathlib import Path
+
+    from pellucid import tasks
+    from pellucid.inspect.sounds import sounds_sheet
+    from pellucid.tasks.sound import heard_like
+
+    if args.data:
+        rows, classes = heard_like(net, args.data)
+    elif run is not None:
+        task: Any = tasks.made(run.config)
+        rows, classes = task.rows("validation" if task.sizes["validation"] else "train"), task.classes
+    else:
+        raise UsageError("a saved network has no sounds: give --data", args.parser)
+    x, y = rows.take(slice(None))
+    path = Path(args.out or (run.path if run else Path(args.name).parent) / "features.png")
+    title = f"{run.name if run else Path(args.name).name}: the sounds that its units respond to"
+    sounds_sheet(net, x, path, rate=rows.hearing.rate, y=y, classes=classes, title=title)
+    document = {"run": str(run.path) if run else args.name, "sounds": len(y), "files": [str(path)]}
+    return Answer(document, f"{heading(title)}\n  {path}")
 
 
 _IMAGES = 1000  # looked through for the patches that excite a unit most
