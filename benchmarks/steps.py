@@ -571,17 +571,20 @@ import numpy as np
 from pellucid import engines
 
 A = np.ones((1024, 1024), np.float32)
-best = np.inf
+best, clock = np.inf, time.CLOCK
 for ops in ("numpy", "native"):
     for _ in range(30):
-        start = time.perf_counter()
+        start = clock()
         engines.get(ops).affine(A, A, None)
-        best = min(best, time.perf_counter() - start)
+        best = min(best, clock() - start)
 print(2 * len(A) ** 3 / best / 1e9)
 """
     limits = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL", "PELLUCID")}
     done = subprocess.run(
-        [sys.executable, "-c", program], env={**os.environ, **limits}, capture_output=True, check=True
+        [sys.executable, "-c", program.replace("CLOCK", "process_time" if threads == 1 else "perf_counter")],
+        env={**os.environ, **limits},
+        capture_output=True,
+        check=True,
     )
     return float(done.stdout)
 
