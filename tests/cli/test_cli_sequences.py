@@ -97,11 +97,16 @@ def test_other_texts_are_measured_and_read_along(pellucid, written):
     said = pellucid("evaluate", "writer", "other.txt", "--json").json
     assert said["examples"] == 11
     assert said["metrics"]["bits_per_symbol"] > 0
-    lines = pellucid("predict", "writer", "other.txt").out.splitlines()
+    assert pellucid("predict", "writer", "other.txt").out.splitlines()[0] == "character,predicted"
+    lines = pellucid("predict", "writer", "other.txt", "--probabilities").out.splitlines()
     assert lines[0] == "character,predicted,p(character)"
     assert [line[0] for line in lines[1:]] == list("he mat sat")
     p = [float(line.rsplit(",", 1)[1]) for line in lines[1:]]
     assert -np.log2(p).mean() == pytest.approx(said["metrics"]["bits_per_symbol"], rel=1e-4)
+    for verb in ("evaluate", "predict"):
+        refused = pellucid(verb, "writer", "other.txt", "--keys", "x")
+        assert refused.code == 1
+        assert "--keys: text makes nothing of it" in refused.err
 
 
 def test_an_interrupted_text_goes_on_as_if_it_had_not_been(pellucid, book):

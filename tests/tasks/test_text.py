@@ -175,6 +175,16 @@ def test_what_lies_further_back_than_counting_looks_is_remembered(tmp_path, monk
     assert all(not leaf["h"].any() for leaf in net.state.values())  # what is saved starts from nothing
 
 
+def test_a_network_file_answers_at_every_step(tmp_path):
+    made, file = task(tmp_path / "a.txt", "abab" * 300), tmp_path / "net.toml"
+    layers = '{type = "Embedding", levels = 5, units = 2}, {type = "GRU", units = 3, return_sequences = true}'
+    file.write_text(f'layers = [{layers}, {{type = "TimeDistributed", layer = {{type = "Dense"}}}}]')
+    assert made.settled(str(file), {})[0].outputs == {"output": (None, len(made.vocabulary))}
+    file.write_text('layers = [{type = "Embedding", levels = 5, units = 2}, {type = "GRU", units = 3}, "Dense"]')
+    with pytest.raises(ParameterError, match="output does not fit"):
+        made.settled(str(file), {})
+
+
 def test_a_network_that_was_not_trained_is_said_to_lose(tmp_path):
     made = task(tmp_path / "a.txt", "abab" * 300)
     net, _ = made.settled("char-rnn", {"hidden": [4]})

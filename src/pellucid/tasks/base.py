@@ -328,6 +328,17 @@ class Task(ABC):
     def predict(cls, net: Network, source: str, **reading: Any) -> Said:
         """What a saved network says of new data. Arguments as in `evaluate`."""
 
+    @classmethod
+    def refuse(cls, **given: Any) -> None:
+        """Refuse a flag of reading or answering, by its name, that this task makes nothing of.
+
+        Raises:
+            ParameterError: one has a value.
+        """
+        for name, value in given.items():
+            if value:
+                raise ParameterError(f"{cls.kind} makes nothing of it", where=f"--{name}")
+
     def next_steps(self, run: Path) -> list[tuple[str, str]]:
         """Commands to try after training, each with what it shows."""
         return [

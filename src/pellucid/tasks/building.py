@@ -76,7 +76,22 @@ def build(name: str, shape: Sequence[Any], outputs: int, *, needed: Mapping[str,
             each for each, other in zoo.entries().items() if {*needed} <= {*inspect.signature(other.build).parameters}
         ]
         raise ParameterError(f"{name} cannot read these data", where="--net", expected=", ".join(fit), got=name)
-    return entry.build(shape, outputs, **needed, **options)
+    try:
+        return entry.build(shape, outputs, **needed, **options)
+    except ShapeError as problem:
+        if None not in shape:
+            raise
+        fit = [each for each, other in zoo.entries().items() if other.task is None and _takes(other, "every_step")]
+        raise ParameterError(
+            f"{name} reads no sequences of different lengths",
+            where="--net",
+            expected=", ".join(fit),
+            got=f"{problem.where}: {problem.problem}",
+        ) from None
+
+
+def _takes(entry: zoo.Entry, option: str) -> bool:
+    return option in inspect.signature(entry.build).parameters
 
 
 def from_file(

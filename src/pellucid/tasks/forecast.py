@@ -210,7 +210,8 @@ class Forecast(Task):
 
     @classmethod
     def evaluate(cls, net: Network, source: str, names: Sequence[str] | None, **reading: Any) -> tuple[Finding, int]:
-        said, series = _read_again(net, source, reading)
+        cls.refuse(**reading, metrics=names)
+        said, series = _read_again(net, source)
         rows = Changes(_windows_of(said, series.values))
         every = np.arange(len(rows))
         return Finding(_errors(rows.forecasts(net, every), rows.truth(every))), len(rows)
@@ -219,7 +220,8 @@ class Forecast(Task):
     def predict(cls, net: Network, source: str, *, probabilities: bool = False, **reading: Any) -> Said:
         if probabilities:
             raise ParameterError("a forecast has no probabilities", where="--probabilities")
-        said, series = _read_again(net, source, reading)
+        cls.refuse(**reading)
+        said, series = _read_again(net, source)
         length, horizon = said["length"], said["horizon"]
         values = np.asarray(series.values[-length:], np.float64).reshape(-1, len(said["mean"]))
         if len(values) < length:
@@ -296,7 +298,7 @@ def _fingerprint(values: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _read_again(net: Network, source: str, reading: Mapping[str, Any]) -> tuple[dict[str, Any], Series]:
+def _read_again(net: Network, source: str) -> tuple[dict[str, Any], Series]:
     """The preprocessing of a network, and a series that fits it."""
     said = dict(net.preprocessing or {})
     path = Path(source)

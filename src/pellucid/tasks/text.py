@@ -157,6 +157,7 @@ class Text(Task):
 
     @classmethod
     def evaluate(cls, net: Network, source: str, names: Sequence[str] | None, **reading: Any) -> tuple[Finding, int]:
+        cls.refuse(**reading, metrics=names)
         vocabulary = vocabulary_of(net)
         _, text = read_text(source)
         ids = vocabulary.encode(text)
@@ -166,6 +167,7 @@ class Text(Task):
 
     @classmethod
     def predict(cls, net: Network, source: str, *, probabilities: bool = False, **reading: Any) -> Said:
+        cls.refuse(**reading)
         vocabulary = vocabulary_of(net)
         _, text = read_text(source)
         ids = vocabulary.encode(text)
@@ -177,8 +179,11 @@ class Text(Task):
             likely += [vocabulary.symbols[i] for i in p.argmax(axis=1)]
             chance += [float(f"{each:.6g}") for each in p[np.arange(len(p)), targets[0]]]
         symbols = [vocabulary.symbols[i] for i in ids[1:]]
-        columns = {vocabulary.unit: symbols, "predicted": likely, f"p({vocabulary.unit})": chance}
-        return Said(columns, {"predictions": likely, "symbols": symbols, "probability_of_symbol": chance})
+        columns: dict[str, list[Any]] = {vocabulary.unit: symbols, "predicted": likely}
+        document = {"predictions": likely, "symbols": symbols}
+        if probabilities:
+            columns[f"p({vocabulary.unit})"] = document["probability_of_symbol"] = chance
+        return Said(columns, document)
 
     def next_steps(self, run: Path) -> list[tuple[str, str]]:
         return [
