@@ -101,7 +101,7 @@ class Loss:
         """The targets checked and in the form `forward` reads, examples last.
 
         Arguments:
-            Y: targets, examples last; (m,) stands for (1, m).
+            Y: targets, examples last; (m,) stands for (1, m), and (T, m) for (T, 1, m).
             output_shape: of the network's output, without the example axis.
             dtype: of the network.
 
@@ -113,6 +113,8 @@ class Loss:
             raise DataError("targets must be numbers", where=where, got=f"dtype {Y.dtype}")
         if Y.ndim == 1 and None not in output_shape and math.prod(output_shape) == 1:
             Y = Y.reshape(*output_shape, Y.shape[0])
+        elif output_shape[-1] == 1 and Y.ndim == len(output_shape):  # one value at each step
+            Y = Y[..., None, :]
         if not fits(Y.shape[:-1], output_shape):
             hint = "examples are columns: Y has shape (n[L], m)" if Y.shape[1:] == output_shape else None
             raise ShapeError(

@@ -340,3 +340,49 @@ def test_the_fingerprint_is_of_the_data_alone():
     others = [of(X[:19], Y[:19]), of(X + 1, Y), of(X, (Y + 1) % 3), of(X, Y, np.arange(20)), of(X[::-1], Y)]
     assert len({same, *others}) == 6
     assert sorted(order(20, seed=0, epoch=0, shuffle=True)) == list(range(20))
+
+
+# --- sequences ------------------------------------------------------------------------------------------------------
+
+
+def two_readers(output, loss="softmax_cross_entropy"):
+    """A graph whose output has the steps of b; a gives it its first state, or is added to b."""
+    a, b = pl.Input((None, 3)), pl.Input((None, 3))
+    return pl.Graph(inputs={"a": a, "b": b}, outputs={"o": output(a, b)}, loss=loss)
+
+
+def started(a, b):
+    return pl.TimeDistributed(pl.Dense(2))(pl.SimpleRNN(4, return_sequences=True)(b, pl.SimpleRNN(4)(a)))
+
+
+def sequences(*lengths):
+    return pl.Sequences([np.ones((T, 3)) for T in lengths])
+
+
+def test_targets_are_as_long_as_the_input_whose_steps_the_output_has():
+    net, x = two_readers(started), {"a": sequences(3, 5), "b": sequences(5, 4)}
+    net.evaluate(x, {"o": pl.Sequences([[1] * 5, [0] * 4])})
+    with pytest.raises(ShapeError) as caught:
+        net.evaluate(x, {"o": pl.Sequences([[1] * 3, [0] * 5])})  # of a, with the padding of b counted
+    says(caught.value, "y['o'], example 0", "5 steps, as x['b'] has", "3 steps")
+
+
+@pytest.mark.parametrize("joined", [pl.Add(), pl.Multiply(), pl.Concat(axis=1)], ids=lambda layer: repr(layer))
+def test_sequences_of_other_lengths_are_not_joined_step_by_step(joined):
+    net = two_readers(lambda a, b: pl.LSTM(2)(joined(a, b)))
+    for a, b in (((5, 5), (6, 6)), ((3, 5), (5, 6)), ((3, 5), (5, 3))):
+        with pytest.raises(ShapeError) as caught:
+            net.predict({"a": sequences(*a), "b": sequences(*b)})
+        says(caught.value, type(joined).__name__, "5")
+
+
+def test_one_value_at_each_step_needs_no_axis_of_its_own():
+    net = make(pl.TimeDistributed(pl.Dense(1)), input_shape=(None, 3), loss="sigmoid_cross_entropy")
+    x, y = sequences(3, 5), [[1, 0, 1], [0, 0, 1, 1, 1]]
+    with_axis = net.evaluate(x, pl.Sequences([np.array(each)[:, None] for each in y]))
+    assert net.evaluate(x, pl.Sequences(y)) == with_axis
+    array = np.array([[0, 1, 1], [1, 1, 0]])
+    assert net.evaluate(sequences(3, 3), array) == net.evaluate(sequences(3, 3), array[..., None])
+    with pytest.raises(ShapeError) as caught:
+        net.evaluate(x, pl.Sequences([np.ones((3, 2)), np.ones((5, 2))]))
+    says(caught.value, "sequences (T, 1)", "sequences (T, 2)")

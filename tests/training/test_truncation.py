@@ -317,6 +317,42 @@ def test_measuring_starts_anew_and_leaves_the_state_alone(rng):
     np.testing.assert_allclose(history["loss"], fresh["loss"], rtol=1e-12)  # every epoch starts from zeros
 
 
+def test_validation_goes_on_from_batch_to_batch_as_training_does(rng):
+    (x, y), (held, targets) = (examples("mse", [6] * m, rng) for m in (4, 6))
+    options = {"epochs": 1, "batch_size": 2, "optimizer": "gradient_descent(0.0)", **QUIET}
+    net = make_net(loss="mse", stateful=True)
+    history = net.fit(x, y, validation=(held, targets), **options)
+    assert history["validation_loss"] == [net.evaluate(held, targets, metrics=(), batch_size=2)["loss"]]
+    anew = net.evaluate(held, targets, metrics=())["loss"]
+    assert abs(history["validation_loss"][0] - anew) > 1e-6  # all six at once start from zeros
+    with pytest.raises(ParameterError, match=r"batches of one size(.|\n)*divides 5"):
+        net.fit(x, y, validation=(held[:5], targets[:5]), **options)
+    with pytest.raises(ParameterError, match=r"validation: stateful(.|\n)*\(x, y\)(.|\n)*0.5"):
+        net.fit(x, y, validation=0.5, **options)
+
+
+def test_layer_statistics_are_those_of_every_window(rng):
+    """With a learning rate of 0 every window has the gradient that it has by itself."""
+    x, y = examples("squared_error", [6] * 4, rng)
+    options = {"optimizer": "gradient_descent(0.0)", "batch_size": 4, "layer_statistics": True, "epochs": 1, **QUIET}
+    whole = make_net(loss="squared_error").fit(x, y, truncate=3, **options).records[0]["layers"]
+    net, parts = make_net(loss="squared_error", stateful=True), []
+    for begin in (0, 3):
+        carry = {} if not begin else net.carried(net.forward(np.moveaxis(x[:, :3], 0, -1))[1])
+        net.state = {**net.state, **carry}
+        X, Y = (np.moveaxis(each[:, begin : begin + 3], 0, -1) for each in (x, y))
+        parts.append(net.gradients(X, Y)[1])
+    for name, own in whole.items():
+        norms = [np.sqrt(sum((dW**2).sum() for _, dW in leaves(grads[name]))) for grads in parts]
+        assert own["gradient_norm"] == pytest.approx(np.mean(norms), rel=1e-9), name
+
+
+def test_a_layer_that_runs_backwards_carries_nothing(rng):
+    net = pl.Sequential(pl.LSTM(3, reverse=True), input_shape=(None, 2))
+    with pytest.raises(ParameterError, match=r"lstm_1(.|\n)*backwards"):
+        net.carried(net.forward(rng.normal(size=(4, 2, 3)))[1], 2)
+
+
 def test_stateful_and_truncated(rng):
     """Truncated windows inside stateful batches: still one long sequence."""
     x, y = examples("mse", [12, 12], rng)

@@ -226,7 +226,7 @@ class Losses(Callback):
         self.values: list[float] = []
 
     def on_update(self, training):
-        if training.t % max(1, training.updates_per_epoch // 28) == 0:
+        if training.t % max(1, training.batches_per_epoch // 28) == 0:
             net = training.net
             inputs, targets = net.checked(self.x.T), net.checked_targets(self.y)
             self.updates.append(training.t)

@@ -180,7 +180,15 @@ class Layer:
                 expected="a layer that knows of masks before it, such as a recurrent one with return_sequences=False",
                 hint="pl.TimeDistributed runs a layer at every step by itself",
             )
-        return math.prod(masks[1:], start=masks[0])
+        if any(each.shape != masks[0].shape or (each != masks[0]).any() for each in masks[1:]):
+            raise ShapeError(
+                "sequences of different lengths cannot be joined step by step",
+                where=repr(self),
+                expected="the same steps in all its inputs",
+                got=" and ".join(f"up to {len(each)} steps" for each in masks),
+                hint="pl.Attention reads sequences of other lengths than its queries",
+            )
+        return masks[0]
 
     def start(self, dtype: Any = np.float32) -> State:
         """What the layer carries along a sequence, before its first step; empty for layers without memory."""

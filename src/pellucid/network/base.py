@@ -350,6 +350,8 @@ class Network(ABC):
             if each.layer.start():
                 if each.name in found:
                     raise ParameterError("a layer with memory at two places cannot be run in parts", where=each.name)
+                if not each.layer.causal:
+                    raise ParameterError("a layer that runs backwards cannot be run in parts", where=each.name)
                 found[each.name] = each.layer.state_at(cache, step)
         return found
 

@@ -243,7 +243,7 @@ class Source:
         for name, values in self.net.named(y, self.net.outputs, "y").items():
             loss, shape, where = self.net.losses[name], self.net.outputs[name], self._place("y", name)
             if isinstance(values, Sequences):
-                targets[name] = self._checked_step_targets(values, loss, shape, where)
+                targets[name] = self._checked_step_targets(name, values, shape, where)
                 continue
             Y = _as_numbers(values, where, labels=loss.of_classes)
             try:
@@ -258,11 +258,12 @@ class Source:
                 hint = _swapped(Y.shape, shape)
                 raise ShapeError(problem.problem, where=where, expected=expected, got=Y.shape, hint=hint) from None
             if shape[0] is None:
-                self._check_lengths(np.full(len(Y), Y.shape[1]), where)
+                self._check_lengths(name, np.full(len(Y), Y.shape[1]), where)
         return targets
 
-    def _checked_step_targets(self, y: Sequences, loss: Any, shape: tuple[int | None, ...], where: str) -> Sequences:
+    def _checked_step_targets(self, name: str, y: Sequences, shape: Any, where: str) -> Sequences:
         """Targets of every step: all the steps checked as those of one long sequence."""
+        loss = self.net.losses[name]
         if len(shape) < 2:
             raise ShapeError(
                 "a target for every step, and the network has one output for a whole sequence",
@@ -271,18 +272,23 @@ class Source:
                 got=repr(y),
                 hint="return_sequences=True in the last recurrent layer, and pl.TimeDistributed(pl.Dense(…)) behind it",
             )
-        self._check_lengths(y.lengths, where)
+        self._check_lengths(name, y.lengths, where)
         try:
             Y = loss.targets(y.values[..., None], (len(y.values), *shape[1:]), np.dtype(self.net.dtype), where=where)
         except DataError as problem:
             place = f"{where}, a step"
             raise DataError(problem.problem, where=place, expected=problem.expected, got=problem.got) from None
+        except ShapeError as problem:
+            of_classes = loss.of_classes and shape[-1] > 1
+            expected = f"sequences {written(*(shape[:-1] if of_classes else shape))}"
+            got = f"sequences {written(None, *y.values.shape[1:])}"
+            raise ShapeError(problem.problem, where=where, expected=expected, got=got) from None
         return y.replaced(Y[..., 0])
 
-    def _check_lengths(self, steps: np.ndarray, where: str) -> None:
-        """Refuse targets of other numbers of steps (m,) than every input has."""
+    def _check_lengths(self, output: str, steps: np.ndarray, where: str) -> None:
+        """Refuse targets of other numbers of steps (m,) than every input has whose steps the output's are."""
         differing = {}
-        for name, x in self.inputs.items():
+        for name, x in self._followed(output).items():
             lengths = x.lengths if isinstance(x, Sequences) else np.full(len(x), x.shape[1] if x.ndim > 1 else 0)
             differing[name] = lengths != steps if len(lengths) == len(steps) else np.zeros(1, bool)
         if all(each.any() for each in differing.values()):
@@ -295,6 +301,17 @@ class Source:
                 got=f"{steps[wrong]} steps",
                 hint="pl.Sequences.padded(y, x.lengths) cuts padding off" if isinstance(x, Sequences) else None,
             )
+
+    def _followed(self, output: str) -> Mapping[str, np.ndarray | Sequences]:
+        """The inputs whose mask is the output's too; all, where that cannot be told."""
+        found = {}
+        for name, x in self.inputs.items():
+            try:
+                if self.net.loss_mask(self.net.masks({name: np.ones((1, 1), bool)}), output) is not None:
+                    found[name] = x
+            except ShapeError:  # a layer that takes no mask: all its sequences are of one length
+                return self.inputs
+        return found or self.inputs
 
     def _checked_weight(self, sample_weight: Any) -> np.ndarray:
         where = self._place("sample_weight")

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
+from operator import add
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -152,10 +153,10 @@ class Training:
     Attributes:
         params, state, slots: parameters, layers' state and optimizer's slots now.
         epoch: epochs done.
-        batch: updates done in the present epoch.
+        batch: batches done in the present epoch.
         t: updates done in all.
-        batches_per_epoch: how many batches the examples make.
-        updates_per_epoch: as many; with truncated back-propagation each batch makes several.
+        batches_per_epoch: how many batches the examples make; each is an update, or with truncated back-propagation
+            several.
         history: the epochs' records, and why the training was stopped if it was.
         validation: the examples held out, or None.
     """
@@ -187,7 +188,6 @@ class Training:
         self.batch_size = len(self.source) if batch_size is None else whole_number("batch_size", batch_size)
         self.batches_per_epoch = math.ceil(len(self.source) / self.batch_size)
         self.truncate = _checked_truncation(net, truncate)
-        self.updates_per_epoch = self.batches_per_epoch
         self.metrics = metrics_of(net, metrics)
         self.augmenter = Augmenter(augment, net, self.source, self.seed)
         self.callbacks, self.shuffle, self.layer_statistics = list(callbacks), shuffle, layer_statistics
@@ -195,6 +195,13 @@ class Training:
         if not checkpoint_seconds >= 0:
             raise ParameterError("checkpoint_seconds must be ≥ 0", where="fit", got=repr(checkpoint_seconds))
         _check_batches(net, len(self.source), self.batch_size)
+        if net.stateful and isinstance(validation, (int, float, np.number)) and validation != 0:
+            raise ParameterError(
+                "stateful layers go on where the batch before ended, and a share is drawn from amid the sequences",
+                where="validation",
+                expected="(x, y)",
+                got=validation,
+            )
         if net.stateful and shuffle:
             raise ParameterError(
                 "stateful layers go on where the batch before ended, and shuffling mixes the sequences",
@@ -202,13 +209,15 @@ class Training:
                 expected="shuffle=False",
                 got=", ".join(sorted(net.stateful)),
             )
-        if net.stateful and len(self.source) % self.batch_size:
-            raise ParameterError(
-                "stateful layers need batches of one size",
-                where="fit",
-                expected=f"a batch_size that divides {len(self.source)}",
-                got=f"batch_size={self.batch_size}",
-            )
+        counts = [len(self.source), *([] if self.validation is None else [len(self.validation)])]
+        for count in counts if net.stateful else ():
+            if count > self.batch_size and count % self.batch_size:
+                raise ParameterError(
+                    "stateful layers need batches of one size",
+                    where="fit",
+                    expected=f"a batch_size that divides {count}",
+                    got=f"batch_size={self.batch_size}",
+                )
 
         self.params, self.state = parameters.copied(net.parameters), net.state
         self.slots = tree_map(lambda slot: self.ops.asarray(slot), self.optimizer.init(self.params))
@@ -351,7 +360,8 @@ class Training:
         penalty: Any = 0.0
         layers: dict[str, Any] = {}
         begin = 0
-        for counted in range(0, T, k1):
+        windows = range(0, T, k1)
+        for counted in windows:
             end = min(counted + k1, T)
             window = batch.steps(begin, end)
             new = self.ops.xp.arange(begin, end)[:, None] >= counted
@@ -360,9 +370,10 @@ class Training:
             )
             masks = {**self.net.masks(window.masks), **own}
             following = min(end, max(0, min(end + k1, T) - k2))
-            cost, loss, layers, carry = self._run_update(window, masks, carry, following - begin)
+            cost, loss, own_layers, carry = self._run_update(window, masks, carry, following - begin)
+            layers = tree_map(add, layers, own_layers) if layers else own_layers
             total_loss, penalty, begin = total_loss + loss, cost - loss, following
-        return total_loss + penalty, total_loss, layers
+        return total_loss + penalty, total_loss, tree_map(lambda total: total / len(windows), layers)
 
     def _finish_epoch(self, started: float) -> None:
         self._check_finite()
@@ -376,7 +387,8 @@ class Training:
             "train": train,
         }
         if self.validation is not None:
-            at_once = max(self.batch_size, 256)
+            # A stateful layer goes on from batch to batch, which hence must hold the same streams as those of training.
+            at_once = self.batch_size if self.net.stateful else max(self.batch_size, 256)
             record["validation"] = measured(
                 self.net, self.validation, self.metrics, at_once, params=self.params, state=self.state
             )
@@ -552,7 +564,7 @@ class _Tally:
         self.counts.append(count)
         self.costs.append(cost)
         self.losses.append(loss)
-        self.layers = tree_map(lambda a, b: a + b, self.layers, layers) if self.layers else layers
+        self.layers = tree_map(add, self.layers, layers) if self.layers else layers
 
     def averages(self, *, with_cost: bool) -> dict[str, float]:
         quantities = {"loss": self.losses, **({"cost": self.costs} if with_cost else {})}
