@@ -14,7 +14,7 @@ import pellucid as pl
 from pellucid import zoo
 from pellucid.data.series import Windows
 from pellucid.data.text import Vocabulary
-from pellucid.errors import DataError, ParameterError
+from pellucid.errors import DataError, ParameterError, ShapeError
 from pellucid.tasks import text as texts
 from pellucid.tasks.text import Streams, Text, n_grams
 
@@ -181,7 +181,7 @@ def test_a_network_file_answers_at_every_step(tmp_path):
     file.write_text(f'layers = [{layers}, {{type = "TimeDistributed", layer = {{type = "Dense"}}}}]')
     assert made.settled(str(file), {})[0].outputs == {"output": (None, len(made.vocabulary))}
     file.write_text('layers = [{type = "Embedding", levels = 5, units = 2}, {type = "GRU", units = 3}, "Dense"]')
-    with pytest.raises(ParameterError, match="output does not fit"):
+    with pytest.raises(ShapeError, match="output does not fit"):
         made.settled(str(file), {})
 
 
