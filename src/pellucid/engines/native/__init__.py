@@ -235,7 +235,8 @@ def _rows(A: Array) -> Array:
 
 
 def _two(arrays: tuple[Array | None, ...]) -> tuple[Array | None, Array | None]:
-    return (*arrays, None, None)[:2]
+    first, second, *_ = (*arrays, None, None)
+    return first, second
 
 
 def _there(*arrays: Array | None) -> tuple[Array, ...]:
