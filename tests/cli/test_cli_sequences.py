@@ -162,6 +162,14 @@ def test_a_series_is_forecast_and_the_picture_drawn(pellucid):
     assert [line.partition(",")[0] for line in lines] == ["time", "240", "241", "242", "243"]
 
 
+def test_a_run_may_be_called_as_its_data(pellucid):
+    options = ("--length", 3, "--validation", 4, "--test", 4, "--units", 2, "--epochs", 1, *QUIET)
+    for out in ("moving-digits", "again"):
+        said = pellucid("train", "moving-digits", "--net", "rnn", *options, "--out", out)
+        assert said.code == 0, said.out
+    assert Run.open("again").config["data"]["source"] == "moving-digits"
+
+
 def test_every_verb_knows_every_task(pellucid, written):
     np.savez("bits.npz", x=np.random.default_rng(0).normal(size=(40, 4, 2)), y=np.tile([0, 1, 0, 1], (40, 1)))
     np.save("line.npy", np.arange(80.0))

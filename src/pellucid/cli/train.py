@@ -164,6 +164,8 @@ def _start(args: argparse.Namespace, say: Any) -> Answer:
             "seed": args.seed or 0,
         },
     }
+    if kind.takes(args.data) and not os.path.isfile(args.data):
+        described["data"]["source"] = args.data  # a set of this name, whatever folder has it too
     own = _own_options(args, kind)
     if own or kind.kind != "examples":
         described["task"] = {"kind": kind.kind, **own}

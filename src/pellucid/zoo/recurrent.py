@@ -91,16 +91,15 @@ def _steps_of(shape: Sequence[int | None], net: str, symbols: int | None, embedd
     return [TimeDistributed(Flatten())] if len(shape) > 2 else []
 
 
-def _entry(cell: str, title: str, source: str, **more: Any) -> Entry:
+def _entry(cell: str, title: str, source: str, rate: str = "3e-3") -> Entry:
     return Entry(
         name=cell,
         title=title,
         build=partial(recurrent, cell),
         source=source,
         deviations=("dropout after the layer, Adam and gradients clipped by norm, which came later",),
-        recipe=Recipe(optimizer="adam(cosine(3e-3), clip_norm=1.0)", batch_size=64, epochs=20, patience=5),
+        recipe=Recipe(optimizer=f"adam(cosine({rate}), clip_norm=1.0)", batch_size=64, epochs=20, patience=5),
         input_shape=(28, 28),
-        **more,
     )
 
 
@@ -171,7 +170,7 @@ def frames(
 
 
 ENTRIES = [
-    _entry("rnn", "vanilla recurrent network, tanh, 128 units", "Elman 1990"),
+    _entry("rnn", "vanilla recurrent network, tanh, 128 units", "Elman 1990", rate="1e-3"),
     _entry("lstm", "long short-term memory, 128 units", "Hochreiter and Schmidhuber 1997; Gers et al. 2000"),
     _entry("gru", "gated recurrent unit, 128 units", "Cho et al. 2014"),
     Entry(
