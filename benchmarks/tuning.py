@@ -32,7 +32,7 @@ import pellucid as pl  # noqa: E402
 from pellucid.tune.recheck import _t_interval  # noqa: E402
 from pellucid.tune.search import Search  # noqa: E402
 
-SECONDS = {"breast-cancer": 20, "digits": 40, "fashion-5k": 40}  # of the processor, for each search
+SECONDS = {"breast-cancer": 20, "digits": 60, "fashion-5k": 40}  # of the processor, for each search
 PARTS = {"validation": 0.2, "test": 0.2}
 
 

@@ -30,6 +30,8 @@ def test_the_first_trial_is_the_recipe_and_the_others_are_drawn(small):
     first, *others = study.counted
     assert first.baseline
     assert first.settings == {}
+    second = others[0].settings  # what the space has of the recipe
+    assert (second["optimizer"], second["learning_rate"], second["units"]) == ("adam", 0.002, 32)
     assert [each.settings["layers"] for each in others] == [1] * 4
     assert len({str(each.settings) for each in study.counted}) == 5
     assert study.best.loss == min(each.loss for each in study.complete)

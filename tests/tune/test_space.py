@@ -196,6 +196,20 @@ def test_no_regularizer_means_none_where_the_recipe_has_one():
     assert "regularizer" not in Space({"regularizer": "none"}).wanted({"regularizer": "none"})
 
 
+def test_the_search_begins_where_the_recipe_is():
+    space = Space.read("defaults", "mlp", 1000)
+    assert space.start(1000) == {
+        "optimizer": "adam", "schedule": "cosine", "learning_rate": 0.002, "epochs": 30, "batch_size": 64,
+        "layers": 2, "units": 256, "activation": "relu", "dropout": 0.3, "regularizer": "none",
+    }  # fmt: skip
+    far = {"optimizer": ["nesterov"], "momentum": 0.5, "learning_rate": {"low": 0.01, "high": 1.0}, "epochs": [7, 50]}
+    assert Space(far | {"units": {"low": 10, "high": 101, "step": 30}}).start(100) == {
+        "learning_rate": 0.01, "epochs": 50, "units": 100,
+    }  # fmt: skip
+    resnet = Space.read("defaults", "resnet", 1000).start(1000)
+    assert (resnet["optimizer"], resnet["momentum"], resnet["regularization"]) == ("momentum", 0.9, 1e-4)
+
+
 # --- grids and neighbours -------------------------------------------------------------------------------------------
 
 

@@ -117,7 +117,8 @@ def test_the_report_has_the_pictures_and_reads_back(small, monkeypatch, trials):
         assert set(drawn) == {"history.png", "importances.png", "slices.png", "parallel.png"}
         points = drawn["slices.png"].axes[0].collections[0].get_offsets()
         assert sorted(points[:, 1]) == pytest.approx(sorted(e.loss for e in study.complete if e.settings))
-        lowest = drawn["history.png"].axes[0].lines[0].get_ydata()
+        lines = drawn["history.png"].axes[0].lines
+        lowest = next(each for each in lines if each.get_label() == "lowest so far").get_ydata()
         assert lowest[-1] == study.best.loss
         assert (np.diff(lowest) <= 0).all()
 

@@ -54,9 +54,14 @@ def history(study: Study, path: Path) -> Path:
     losses = [each.loss or 0.0 for each in complete]
     x = [ends[each.number] for each in complete]
     axes.scatter(x, losses, s=16, color=_GREY, label="a trial")
-    stopped = [(ends[e.number], min(e.curve.values())) for e in done if e.state == "pruned" and e.curve]
-    if stopped:
-        axes.scatter(*zip(*stopped, strict=True), s=14, color=_GREY, marker="x", linewidths=0.8, label="ended early")
+    early = [
+        ends[each.number] for each in done if each.state != "complete"
+    ]  # of some draws or epochs: no loss to compare
+    if early:
+        foot = axes.get_xaxis_transform()
+        axes.plot(
+            early, [0.0] * len(early), "|", color=_GREY, transform=foot, clip_on=False, label="one that ended early"
+        )
     axes.step(x, np.minimum.accumulate(losses), where="post", color=_BLUE, label="lowest so far")
     if study.baseline is not None:
         axes.axhline(study.baseline.loss, color=_ORANGE, linewidth=1, linestyle="--", label="the recipe as it stands")
@@ -177,5 +182,10 @@ def _value_axis(axes: Any, dimension: Dimension) -> None:
 
 def _loss_axis(axis: Any, losses: Sequence[float]) -> None:
     """A logarithmic scale where the losses are far apart."""
-    if losses and min(losses) > 0 and max(losses) > 20 * min(losses):
+    if losses and min(losses) > 0 and max(losses) > 4 * min(losses):
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
         axis.axes.set_yscale("log")
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())

@@ -32,7 +32,7 @@ FIRST = 8  # trials that are trained to their end before others are compared wit
 REPEATS = 100  # settings in a row that were all tried before: then the space counts as searched through
 
 Plan = dict[str, Any]
-"""What a study is about, as plain values: data, task, split, splits, net, fixed, space, seed, fingerprint,
+"""What a study is about, as plain values: data, task, split, splits, net, fixed, space, start, seed, fingerprint,
 and ``network`` where the net is a file: its text."""
 
 
@@ -161,6 +161,9 @@ class Search:
         self.exhausted = False
         if not self.study.get_trials(deepcopy=False):
             self.study.enqueue_trial({}, user_attrs={"baseline": True, "settings": {}})
+            start = {name: value for name, value in plan["start"].items() if name in self.space.searched}
+            if start and sampler != "grid":
+                self.study.enqueue_trial(start)
         count = len(self.study.get_trials(deepcopy=False))
         seeds = np.random.SeedSequence([plan["seed"], *([] if sampler == "qmc" else [worker, count])]).generate_state(2)
         self._drawing, self._other = _sampler(sampler, int(seeds[0])), _sampler("random", int(seeds[1]))

@@ -8,7 +8,7 @@ import math
 import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,16 @@ class Dimension:
         clipped = [min(max(side, self.low), self.high) for side in sides]
         return [side for side in dict.fromkeys(clipped) if side != value]
 
+    def nearest(self, value: Any) -> Any:
+        """The value here that comes nearest to one from elsewhere; None where none is like it."""
+        if self.choices and not _is_number(value):
+            return value if value in self.choices else None
+        if self.choices:
+            numbers = [each for each in self.choices if _is_number(each)]
+            return min(numbers, key=lambda each: abs(each - value), default=None)
+        inside = min(max(value, self.low), self.high)
+        return self.low + round((inside - self.low) / self.step) * self.step if self.step else inside
+
     def share(self, value: Any) -> float:
         """Where a value lies between the ends, from 0 to 1; for choices their place in the list."""
         if self.choices:
@@ -235,6 +245,40 @@ class Space:
             if self._acts(name, settings):
                 settings[name] = dimension.suggest(trial)
         return settings
+
+    def start(self, m: int) -> Settings:
+        """The settings of the network's recipe as far as the space has them: a good place to begin.
+
+        Arguments:
+            m: how many training examples there are.
+        """
+        recipe = recipe_of(self.net)
+        optimizer: Any = optimizers.get(recipe.optimizer)
+        rate = getattr(optimizer.schedule, fields(optimizer.schedule)[0].name)
+        usual: Settings = {
+            "optimizer": optimizer.registered_name,
+            "schedule": optimizer.schedule.registered_name,
+            "learning_rate": rate if _is_number(rate) else None,
+            "momentum": getattr(optimizer, "momentum", None),
+            "epochs": recipe.epochs,
+            "batch_size": recipe.batch_for(m),
+            "patience": recipe.patience or 0,
+            "regularizer": "none",
+        }
+        if recipe.regularizer:
+            penalty: Any = regularizers.get(recipe.regularizer)
+            usual |= {"regularizer": penalty.registered_name, "regularization": getattr(penalty, "rate", None)}
+        if not is_file(self.net):
+            takes = {name: each.default for name, each in _arguments_of(self.net).items()}
+            hidden = takes.get("hidden") or ()
+            usual |= {"layers": len(hidden), "units": max(hidden, default=None)}
+            usual |= {name: takes[name] for name in ("activation", "initializer", "dropout", "width") if name in takes}
+        found: Settings = {}
+        for name, dimension in self.dimensions.items():
+            near = None if usual.get(name) is None else dimension.nearest(usual[name])
+            if near is not None and (name not in ("momentum", "regularization", "units") or self._acts(name, usual)):
+                found[name] = near
+        return found
 
     def sample(self, count: int, seed: int) -> list[Settings]:
         """Settings drawn at random, evenly."""

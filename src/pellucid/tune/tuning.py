@@ -61,9 +61,10 @@ def tune(
     """Search for the hyperparameters with the lowest validation loss.
 
     Every trial is the training that ``pellucid train`` would do with the same settings, data, split and seed; the first
-    is the network's recipe as it stands. A trial that does badly is ended early; one that diverges, runs out of memory
-    or whose process is killed is recorded as such, and the search goes on. The same call again goes on with the same
-    study, and any number of processes may work on one. The test examples are never looked at.
+    is the network's recipe as it stands, the second what the space has of it. A trial that does badly is ended early;
+    one that diverges, runs out of memory or whose process is killed is recorded as such, and the search goes on. The
+    same call again goes on with the same study, and any number of processes may work on one. The test examples are
+    never looked at.
 
     Arguments:
         x: a file, a folder or a name of the catalog; or arrays, examples first (m, …), which are kept in the study's
@@ -136,7 +137,8 @@ def tune(
         plan["task"] |= made.settings
     if test is not None and made.official_test:
         raise ParameterError("the data have a test set of their own", where="tune, test", hint="leave test out")
-    plan["space"] = Space.read(space, net_name, made.sizes["train"]).document()
+    searched = Space.read(space, net_name, made.sizes["train"])
+    plan |= {"space": searched.document(), "start": searched.start(made.sizes["train"])}
     plan["fingerprint"] = made.fingerprint
     plan["splits"] = usual(made) if splits is None else splits
     drawn(made, plan["splits"], seed)
