@@ -62,6 +62,15 @@ def test_step_by_step_is_what_teacher_forcing_says(form, rng):
         np.testing.assert_allclose(np.stack(steps)[:, :, i], expected, rtol=1e-9, atol=1e-11)
 
 
+def test_one_id_may_start_and_end(rng):
+    net, x = network(FORMS[0]), sources(rng)
+    options = {"start": START, "end": START, "longest": 40}
+    for written in (sample(net, x, **options), [each for beam in beam_search(net, x, **options) for each in beam]):
+        ended = [each for each in written if each.ended]
+        assert ended
+        assert all(each.ids[-1] == START and START not in each.ids[:-1] for each in ended)
+
+
 @forms
 def test_greedy_is_a_beam_of_one(form, rng):
     net, x = network(form), sources(rng)

@@ -172,7 +172,7 @@ def greedy(
         x: ids of the sources.
         start, end: the ids before the first and behind the last.
         longest: ids at most, with the end.
-        never: ids that are not written; the start is not anyway.
+        never: ids that are not written; the start is not anyway, unless it is the end too.
         batch_size: sources at a time.
 
     Returns:
@@ -255,7 +255,7 @@ def beam_search(
 def _beam(
     decoder: Decoder, memory: Memory, m: int, width: int, forbidden: list[int], start: int, end: int, longest: int
 ) -> list[list[Written]]:
-    """Each example's sequences, unordered. Column e·width + j is beginning j of example e; of a free place log P is -∞."""
+    """Each example's sequences, unordered. Column e·width + j is its beginning j; where none is, log P is -∞."""
     ended: list[list[Written]] = [[] for _ in range(m)]
     ids = np.zeros((m * width, 0), np.int64)
     log_P = np.full((m, width), -np.inf)
@@ -320,10 +320,11 @@ def _encoded(
     decoder = Decoder(net)
     _check_size("longest", longest)
     _check_size("batch_size", batch_size)
-    forbidden = [start, *never]
-    for name, number in [("start", start), ("end", end), *(("never", each) for each in forbidden[1:])]:
+    forbidden = [*never]
+    for name, number in [("start", start), ("end", end), *(("never", each) for each in forbidden)]:
         if not (isinstance(number, (int, np.integer)) and 0 <= number < decoder.levels):
             raise ParameterError(f"{name} is an id", where="decoding", expected=f"0 … {decoder.levels - 1}", got=number)
+    forbidden += [start] if start != end else []  # one id may stand for both
     if not isinstance(x, Sequences) or x.values.ndim != 1:
         got = repr(x) if isinstance(x, Sequences) else type(x).__name__
         raise ShapeError("takes sequences of ids", where="decoding", expected="pl.Sequences([[3, 1, 4], …])", got=got)
