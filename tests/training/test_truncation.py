@@ -7,7 +7,7 @@ import pytest
 
 import pellucid as pl
 from pellucid import files
-from pellucid.errors import ParameterError, ShapeError
+from pellucid.errors import ParameterError, ShapeError, TrainingError
 from pellucid.layers import Mode
 from pellucid.runs import Run
 from pellucid.sequences import Sequences
@@ -345,6 +345,13 @@ def test_layer_statistics_are_those_of_every_window(rng):
     for name, own in whole.items():
         norms = [np.sqrt(sum((dW**2).sum() for _, dW in leaves(grads[name]))) for grads in parts]
         assert own["gradient_norm"] == pytest.approx(np.mean(norms), rel=1e-9), name
+
+
+def test_a_cost_that_is_no_number_is_found_in_its_batch(rng):
+    x, y = examples("mse", [6] * 8, rng)
+    y[5, 4] = 1e200  # its square is inf
+    with pytest.raises(TrainingError, match=r"became (inf|nan) at batch 3 \(epoch 1\)(.|\n)*one batch earlier"):
+        make_net(loss="mse").fit(x, y, truncate=2, batch_size=2, optimizer="gradient_descent(1e-9)", **QUIET)
 
 
 def test_a_layer_that_runs_backwards_carries_nothing(rng):

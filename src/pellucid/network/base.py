@@ -681,7 +681,8 @@ class Network(ABC):
             batch_size: examples at a time.
 
         Returns:
-            (m, n[L]), by name for several outputs.
+            (m, n[L]), or (m, T, n[L]) where there is an output at every step, as `Sequences` where T differs; by name
+            for several outputs. Stateful layers go on from what was run before, see `reset_state`.
         """
         from pellucid.training.measuring import predict
 

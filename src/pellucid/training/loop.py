@@ -439,10 +439,13 @@ class Training:
         else:
             problem, first = "the parameters are no longer finite", len(costs) - 1
         earlier = float(tally.costs[before + first - 1]) if before + first else None
+        unit, number = "update", self.t - len(costs) + first + 1
+        if self.truncate:  # a batch makes several updates
+            unit, number = "batch", before + first + 1
         raise TrainingError(
-            f"{problem} at update {self.t - len(costs) + first + 1} (epoch {self.epoch + 1})",
+            f"{problem} at {unit} {number} (epoch {self.epoch + 1})",
             where="fit",
-            got=f"a cost of {earlier:.4g} one update earlier, at learning rate {self.learning_rate:g}"
+            got=f"a cost of {earlier:.4g} one {unit} earlier, at learning rate {self.learning_rate:g}"
             if earlier is not None
             else f"learning rate {self.learning_rate:g}",
             hint="a smaller learning rate, clip_norm=1.0 in the optimizer, or standardised inputs; "

@@ -71,7 +71,7 @@ def evaluate(
     Arguments:
         net: the network.
         x, y, sample_weight, metrics: as in `fit`.
-        batch_size: examples at a time; changes nothing but memory.
+        batch_size: examples at a time; changes nothing but memory, or where stateful layers go on from batch to batch.
 
     Returns:
         values by name; for several outputs with the output's name before: ``"kind_accuracy"``.
