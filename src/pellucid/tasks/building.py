@@ -15,6 +15,7 @@ from pellucid.layers.base import layers
 from pellucid.network.base import Network
 from pellucid.network.saving import from_config, read_toml
 from pellucid.registry import config
+from pellucid.sequences import written
 
 OF_NETWORK = ("hidden", "activation", "dropout", "initializer", "width", "embedding", "bidirectional")
 """Hyperparameters of the zoo's networks that ``pellucid train`` has a flag for."""
@@ -124,12 +125,16 @@ def from_file(
         got = next(iter(made.values()))
         if got != needed:
             mend = "input_shape" if what == "input" else "the units of the last Dense layer"
+            hint = f"leave {mend} out of the file: then the data decide"
+            if what == "output" and len(got) != len(needed):
+                ending = "return_sequences = true in every recurrent layer, and a TimeDistributed Dense at the end"
+                hint = ending if every_step else "one answer for each example: return_sequences = false"
             raise ShapeError(
                 f"the network's {what} does not fit {data_name}",
                 where=path,
-                expected=needed,
-                got=got,
-                hint=f"leave {mend} out of the file: then the data decide",
+                expected=written(*needed),
+                got=written(*got),
+                hint=hint,
             )
     return net
 
