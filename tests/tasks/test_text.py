@@ -127,8 +127,16 @@ def test_what_cannot_be_gone_on_from_is_refused():
         pl.generate(net, "aéaZ")
     with pytest.raises(DataError, match="nothing to go on from"):
         pl.generate(net, "")
-    with pytest.raises(ParameterError, match="no temperature"):
-        pl.generate(net, "a", temperature=-1)
+    for wrong, said in (
+        ({"temperature": -1}, "no temperature"),
+        ({"temperature": "hot"}, "no temperature"),
+        ({"length": 2.5}, "length is a whole number from 1"),
+        ({"length": 0}, "length is a whole number from 1"),
+        ({"seed": -1}, "seed is a whole number from 0"),
+    ):
+        with pytest.raises(ParameterError, match=said):
+            pl.generate(net, "a", **wrong)
+    assert pl.generate(net, "a", length=9, temperature=1e-320) == pl.generate(net, "a", length=9, temperature=0)
     other = pl.Sequential(pl.Dense(2), input_shape=2)
     with pytest.raises(ParameterError, match="this network does not write"):
         pl.generate(other)

@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +263,7 @@ def generate(
 
     Raises:
         DataError: a symbol in ``seed_text`` that the network does not know.
-        ParameterError: a network that does not write, a temperature below 0.
+        ParameterError: a network that does not write, a temperature below 0, no length or no seed.
     """
     if not isinstance(net, Network):
         from pellucid.experiment import opened
@@ -270,8 +271,11 @@ def generate(
         net = opened(os.fspath(net))[0]
     vocabulary = vocabulary_of(net)
     _check_steps(net)
-    if not (math.isfinite(temperature) and temperature >= 0):
-        raise ParameterError("no temperature", where="temperature", expected="0 or more", got=temperature)
+    if not (isinstance(temperature, Real) and 0 <= temperature < math.inf):
+        raise ParameterError("no temperature", where="temperature", expected="0 or more", got=repr(temperature))
+    for name, number, least in (("length", length, 1), ("seed", seed, 0)):
+        if not isinstance(number, (int, np.integer)) or isinstance(number, bool) or number < least:
+            raise ParameterError(f"{name} is a whole number from {least}", where="generate", got=repr(number))
     ids = checked_ids(vocabulary, vocabulary.symbols[len(SPECIALS)] if seed_text is None else seed_text)
     rng = np.random.default_rng(seed)
     carried, written = net.start(), []
@@ -309,7 +313,8 @@ def _drawn(logits: np.ndarray, temperature: float, rng: np.random.Generator) -> 
     logits[: len(SPECIALS)] = -np.inf
     if temperature == 0:
         return int(logits.argmax())
-    p = np.exp((logits - logits.max()) / temperature)
+    with np.errstate(over="ignore"):  # -∞, where the temperature is next to nothing
+        p = np.exp((logits - logits.max()) / temperature)
     return int(rng.choice(len(p), p=p / p.sum()))
 
 
