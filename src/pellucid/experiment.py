@@ -1,4 +1,4 @@
-"""Runs and saved networks made ready to be used again, and names of the rooms below that belong to them."""
+"""Runs and saved networks made ready to be used again."""
 
 from __future__ import annotations
 
@@ -10,33 +10,7 @@ from pellucid.errors import CheckpointError, DataError, ParameterError, unknown
 from pellucid.network.base import Network
 from pellucid.network.saving import load, restored
 from pellucid.runs import Run
-from pellucid.tasks.building import (
-    OF_NETWORK,
-    build,
-    complete,
-    complete_file,
-    complete_network,
-    is_file,
-    optimizer_of,
-    recipe_of,
-)
-from pellucid.tasks.examples import Examples as Experiment
-
-__all__ = [
-    "MODEL",
-    "OF_NETWORK",
-    "Experiment",
-    "build",
-    "complete",
-    "complete_file",
-    "complete_network",
-    "is_file",
-    "is_run",
-    "opened",
-    "optimizer_of",
-    "recipe_of",
-    "trained",
-]
+from pellucid.tasks.examples import Examples
 
 MODEL = "model.pellucid"
 
@@ -49,8 +23,8 @@ def trained(name: str, *, engine: str = "auto") -> tuple[Network, Preprocessor, 
     """
     net, run = opened(name, engine=engine)
     task = tasks.of(net)
-    if task is not Experiment:
-        raise ParameterError(f"this network is for {task.title}", where=name, expected=f"one for {Experiment.title}")
+    if task is not Examples:
+        raise ParameterError(f"this network is for {task.title}", where=name, expected=f"one for {Examples.title}")
     return net, Preprocessor.from_document(net.preprocessing or {}), run
 
 

@@ -80,9 +80,9 @@ def test_the_config_holds_every_hyperparameter_defaults_included(pellucid, train
 
 
 def test_the_network_that_is_kept_is_the_one_that_was_measured(pellucid, trained):
-    from pellucid.experiment import Experiment
+    from pellucid.tasks.examples import Examples
 
-    experiment = Experiment(Run.open(trained).config)
+    experiment = Examples(Run.open(trained).config)
     x, y = experiment.rows("validation").arrays()
     opened = json.loads((trained / "vault.json").read_text())["openings"][0]["metrics"]
     xt, yt = experiment.rows("test").arrays()
@@ -104,9 +104,9 @@ def test_people_are_told_what_happened_and_what_to_try(pellucid, flowers):
 
 
 def test_statistics_for_the_inputs_come_from_training_rows_alone(pellucid, trained):
-    from pellucid.experiment import Experiment
+    from pellucid.tasks.examples import Examples
 
-    experiment = Experiment(Run.open(trained).config)
+    experiment = Examples(Run.open(trained).config)
     raw, _ = experiment.dataset.take(experiment.split.train)
     assert experiment.preprocessor.mean[0] == pytest.approx(raw["length"].mean(), rel=1e-12)
     x, _ = experiment.rows("train").arrays()
@@ -117,10 +117,10 @@ def test_a_regression_speaks_in_the_unit_of_its_target(pellucid, flowers):
     flowers(m=200)
     said = pellucid("train", "flowers.csv", "--target", "weight", "--epochs", 30, "--dropout", 0, "--quiet", "--json")
     answer = said.json
-    from pellucid.experiment import Experiment
+    from pellucid.tasks.examples import Examples
 
     run = Run.open(answer["run"])
-    experiment = Experiment(run.config)
+    experiment = Examples(run.config)
     x, _ = experiment.rows("test").arrays()
     _, weight = experiment.dataset.take(experiment.split.test)
     predicted = experiment.preprocessor.inverse_y(load(run.path / "model.pellucid").predict(x))[:, 0]
@@ -173,7 +173,7 @@ def test_every_flag_of_the_network_and_the_training_is_obeyed(pellucid, flowers)
     ],
 )
 def test_a_learning_rate_keeps_the_schedule_or_replaces_it(rate, expected):
-    from pellucid.experiment import complete, optimizer_of
+    from pellucid.tasks.building import complete, optimizer_of
 
     assert complete(optimizer_of("adam(cosine(1e-3), beta1=0.8)", rate))["learning_rate"] == expected
     assert optimizer_of("adam(cosine(1e-3), beta1=0.8)", rate).beta1 == 0.8
@@ -184,9 +184,9 @@ def test_balanced_weights_are_scikit_learns(pellucid, flowers):
     pellucid("train", "flowers.csv", "--class-weight", "balanced", "--out", "r", *QUICK)
     from sklearn.utils.class_weight import compute_class_weight
 
-    from pellucid.experiment import Experiment
+    from pellucid.tasks.examples import Examples
 
-    experiment = Experiment(Run.open("r").config)
+    experiment = Examples(Run.open("r").config)
     y = experiment.dataset.y[experiment.split.train]
     expected = compute_class_weight("balanced", classes=np.array([0, 1]), y=y)
     weights = dict(load("r/model.pellucid").losses["output"].class_weight)
@@ -223,9 +223,9 @@ def test_large_data_are_prepared_as_they_are_needed_with_the_same_result(pelluci
 
 
 def test_the_limit_of_prepared_arrays(pellucid, trained):
-    from pellucid.experiment import Experiment
+    from pellucid.tasks.examples import Examples
 
-    rows = Experiment(Run.open(trained).config).rows("train")
+    rows = Examples(Run.open(trained).config).rows("train")
     x, y = rows.arrays()
     assert rows.arrays(limit=x.nbytes)[1] is not None
     assert rows.arrays(limit=x.nbytes - 1) == (rows, None)

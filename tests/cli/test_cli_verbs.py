@@ -221,10 +221,10 @@ def test_the_engines_are_shown_with_what_keeps_them_from_running(pellucid, monke
 def test_a_step_shows_the_numbers_of_the_iteration(pellucid, trained):
     answer = pellucid("step", "first", "--batch", 6, "--optimizer", "gradient_descent(0.5)", "--json").json
     net = load(trained / "model.pellucid")
-    from pellucid.experiment import Experiment
     from pellucid.runs import Run
+    from pellucid.tasks.examples import Examples
 
-    x, y = Experiment(Run.open("first").config).rows("train").take(np.arange(6))
+    x, y = Examples(Run.open("first").config).rows("train").take(np.arange(6))
     J, grads = net.gradients(x.T, y)
     assert answer["cost"] == pytest.approx(J)
     assert answer["target"] == y.tolist()

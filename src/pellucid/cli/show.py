@@ -135,7 +135,7 @@ def _features(args: argparse.Namespace) -> Answer:
 
     from pellucid import data, tasks
     from pellucid.data.prepared import Prepared
-    from pellucid.experiment import Experiment, opened, trained
+    from pellucid.experiment import opened, trained
     from pellucid.inspect.sheet import features_sheet
 
     heard, run = opened(args.name)
@@ -145,8 +145,8 @@ def _features(args: argparse.Namespace) -> Answer:
     if args.data:
         rows = Prepared(data.load(args.data, like=preprocessor), preprocessor)
     elif run is not None:
-        experiment = Experiment(run.config)
-        rows = experiment.rows("validation" if len(experiment.split.validation) else "train")
+        task = tasks.made(run.config)
+        rows = task.rows("validation" if task.sizes["validation"] else "train")
     else:
         raise UsageError("a saved network has no images: give --data", args.parser)
     x, y = rows.take(np.linspace(0, len(rows) - 1, min(len(rows), _IMAGES)).astype(int))
