@@ -7,13 +7,47 @@ reaches the states before it directly; Uᵀ dV is added by the engine.
 
 from __future__ import annotations
 
+from typing import Any, ClassVar, Protocol
+
 import numpy as np
+
+Array = Any
+
+
+class Cell(Protocol):
+    """What a cell is.
+
+    Attributes:
+        gates: G, rows of Z for each unit.
+        keeps_V: whether `backward` reads the last rows of V too.
+    """
+
+    gates: ClassVar[int]
+    keeps_V: ClassVar[bool]
+
+    def forward(self, Z: Array, V: Array, c: Array | None, before: list[Array], after: list[Array]) -> None:
+        """One step; Z becomes its gates."""
+        ...
+
+    def backward(
+        self,
+        Z: Array,
+        V: Array,
+        before: list[Array],
+        after: list[Array],
+        d_after: list[Array],
+        dZ: Array,
+        dV: Array,
+    ) -> list[Array]:
+        """dZ and dV are written; the gradients of the states before that do not go through U come back."""
+        ...
 
 
 class Simple:
     """A = g(Z + U h)."""
 
-    gates, keeps_V = 1, False
+    gates: ClassVar[int] = 1
+    keeps_V: ClassVar[bool] = False
 
     def __init__(self, g, derivative):
         self.g, self.derivative = g, derivative  # g'(Z) from A
@@ -32,7 +66,8 @@ class LSTM:
     Source: Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000.
     """
 
-    gates, keeps_V = 4, False
+    gates: ClassVar[int] = 4
+    keeps_V: ClassVar[bool] = False
 
     def forward(self, Z, V, c, before, after):
         Z += V
@@ -61,7 +96,8 @@ class GRU:
     Source: Cho et al. 2014, with the reset gate after the product, as cuDNN and PyTorch have it.
     """
 
-    gates, keeps_V = 3, True
+    gates: ClassVar[int] = 3
+    keeps_V: ClassVar[bool] = True
 
     def forward(self, Z, V, c, before, after):
         (r, z, n), (Vr, Vz, v) = np.split(Z, 3), np.split(V, 3)
@@ -88,7 +124,7 @@ def sigmoid(Z):
     return 0.5 * np.tanh(0.5 * Z) + 0.5
 
 
-CELLS = {
+CELLS: dict[str, Cell] = {
     "tanh": Simple(np.tanh, lambda A: 1.0 - A * A),
     "relu": Simple(lambda Z: np.maximum(Z, 0.0), lambda A: A > 0),
     "sigmoid": Simple(sigmoid, lambda A: A * (1.0 - A)),
