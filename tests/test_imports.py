@@ -38,7 +38,10 @@ FACADES = {
 DOOR = ("__init__.py", "__main__.py")
 FILES = sorted(str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py"))
 BUILT_ON = {"estimators.py": {"sklearn"}}  # its classes are scikit-learn's estimators, nothing without it
-HEAVY = "matplotlib sklearn scipy rich jax torch pandas pyarrow PIL safetensors tomli_w optuna".split()
+HEAVY = [
+    *("matplotlib", "sklearn", "scipy", "rich", "jax", "torch", "pandas"),
+    *("pyarrow", "PIL", "safetensors", "tomli_w", "optuna"),
+]
 
 
 def room_of(path: str) -> str:
