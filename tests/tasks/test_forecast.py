@@ -100,17 +100,18 @@ def test_what_follows_the_end_is_forecast_from_the_end(wave, tmp_path):
     said = Forecast.predict(load(tmp_path / "net.pellucid"), str(wave))
     t = 400 + np.arange(4)
     assert said.columns["time"] == ["400", "401", "402", "403"]
-    assert said.columns["0"] == pytest.approx(0.05 * t + np.sin(2 * np.pi * t / SEASON) + 100, abs=0.4)
+    assert said.columns["value"] == pytest.approx(0.05 * t + np.sin(2 * np.pi * t / SEASON) + 100, abs=0.4)
     found, count = Forecast.evaluate(load(tmp_path / "net.pellucid"), str(wave), None)
     assert count == 400 - 12 - 4 + 1
     assert found.values["mean_absolute_error"] < 0.2
 
 
-def test_a_picture_shows_forecasts_beside_the_truth(wave, tmp_path):
+@pytest.mark.parametrize("horizon", [4, 1])
+def test_a_picture_shows_forecasts_beside_the_truth(wave, tmp_path, horizon):
     pytest.importorskip("matplotlib", reason="pictures need matplotlib")
     from PIL import Image
 
-    made = task(wave)
+    made = task(wave, horizon=horizon)
     net, _ = made.settled("rnn", {"hidden": [4]})
     made.measure(net, made.rows("test"), []).pictures["forecast.png"](tmp_path / "forecast.png")
     pixels = np.asarray(Image.open(tmp_path / "forecast.png").convert("RGB")).reshape(-1, 3)
@@ -132,6 +133,26 @@ def test_a_column_of_a_table_is_a_series(tmp_path):
     assert made.rows("train").truth(np.array([0]))[0, :, 0] == pytest.approx([25.5, 27.5, 29.5, 31.5], rel=1e-5)
 
 
+def test_of_the_other_columns_of_a_table_nothing_is_asked(tmp_path, monkeypatch):
+    days = np.datetime64("2024-01-01") + np.arange(60)
+    heights = ["" if i in (7, 8) else f"{2 * i}" for i in range(60)]
+    rows = [f"{day},{height},note {i} of many" for i, (day, height) in enumerate(zip(days, heights, strict=True))]
+    (tmp_path / "table.csv").write_text("\n".join(["day,height,note", *rows]))
+    series, _, _ = read_series(str(tmp_path / "table.csv"), "height")
+    assert series.values[5:11].tolist() == [10, 12, 12, 12, 18, 20]
+    assert "2 gaps are filled with the last value measured" in series.report
+    for column, holds in (("day", "dates"), ("note", "texts")):
+        with pytest.raises(
+            DataError, match=rf"'{column}' holds no numbers(.|\n)*got: +{holds}(.|\n)*another: .*height"
+        ):
+            read_series(str(tmp_path / "table.csv"), column)
+    (tmp_path / "alone.csv").write_text("\n".join(["height", *map(str, range(60))]))
+    monkeypatch.chdir(tmp_path)
+    made = task(tmp_path / "alone.csv")
+    assert made.targets == ["height"]
+    assert made.next_steps(tmp_path / "run")[0][0] == f"pellucid predict {tmp_path / 'run'} alone.csv"
+
+
 def test_several_columns_are_read_and_one_is_forecast(tmp_path):
     np.save(tmp_path / "two.npy", np.random.default_rng(0).normal(size=(200, 2)))
     made = task(tmp_path / "two.npy", data={"target": "1"})
@@ -146,6 +167,9 @@ def test_what_cannot_be_forecast_is_refused(wave, tmp_path):
     np.save(tmp_path / "text.npy", np.array(["a", "b"]))
     with pytest.raises(DataError, match="no series"):
         read_series(str(tmp_path / "text.npy"))
+    np.save(tmp_path / "objects.npy", np.array([1, "a"], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match="no array of numbers"):
+        read_series(str(tmp_path / "objects.npy"))
     with pytest.raises(ParameterError, match=r"unknown column '7'"):
         read_series(str(wave), "7")
     with pytest.raises(DataError, match="too few steps for a single example"):

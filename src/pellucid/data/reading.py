@@ -235,6 +235,60 @@ def _read_table_file(path: Path, options: Options) -> Dataset:
     )
 
 
+def read_column(
+    path: Path, column: str | int | None = None, delimiter: str | None = None
+) -> tuple[str, np.ndarray, list[str]]:
+    """A column of numbers of a table, in the order of its rows; of the others nothing is asked.
+
+    Arguments:
+        path: CSV, TSV (also compressed) or Parquet.
+        column: its name or index; None for the only one, or for the one that is called as targets are, or the last.
+        delimiter: between the columns.
+
+    Returns:
+        Its name, its values (rows,) float64 with NaN where there is none, and sentences on what was decided.
+
+    Raises:
+        DataError: no table, or a column that holds no numbers.
+        ParameterError: a column that is not there.
+    """
+    dialect, opened, report = None, None, []
+    if path.suffix.lower() in (".parquet", ".pq"):
+        opened = parquet.open_parquet(path)
+        names = list(opened.schema_arrow.names)
+    else:
+        dialect = delimited.sniff(path, delimiter=delimiter)
+        names, report = dialect.names, dialect.report
+    alone = column is None and len(names) == 1
+    chosen = names[0] if alone else choose_target(names, column, str(path), report)
+    options = Options()
+    folder, stamp = _place(path, options, dialect, "column", chosen)
+    read = read_table(
+        (lambda builder: parquet.fill(builder, opened))
+        if dialect is None
+        else (lambda builder: delimited.fill(builder, path, dialect, options.chunk_bytes)),
+        [Column(name, "" if name == chosen else "dropped") for name in names],
+        unit="line" if opened is None else "row",
+        where=str(path),
+        folder=folder,
+        stamp=stamp,
+        memory_limit=options.memory_limit,
+        dates="numeric",
+        decimal="." if dialect is None else dialect.decimal,
+    )
+    kind = next(each.kind for each in read.columns if each.name == chosen)
+    if kind != "numeric":
+        others = ", ".join(name for name in names if name != chosen)
+        raise DataError(
+            f"column {chosen!r} holds no numbers",
+            where=str(path),
+            expected="a number in each row",
+            got={"date": "dates", "text": "texts"}.get(kind, "nothing"),
+            hint=f"target= chooses another: {others}" if others else None,
+        )
+    return chosen, np.asarray(read.table.column(chosen), np.float64), report
+
+
 def _read_lines(path: Path, options: Options) -> Dataset:
     lines = [line for line in path.read_text(encoding=options.encoding or "utf-8").splitlines() if line.strip()]
     report = ["each line is a text"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from pellucid import data, losses
-from pellucid.data.series import Series, Windows, windows
-from pellucid.errors import DataError, ParameterError, unknown
+from pellucid.data.reading import read_column
+from pellucid.data.series import Series, Windows, fill_gaps, windows
+from pellucid.errors import DataError, ParameterError, counted, unknown
 from pellucid.inspect.pictures import new_figure, save
 from pellucid.network.base import Network
 from pellucid.tasks.base import PARTS, Finding, Said, Task
@@ -82,6 +85,10 @@ class Forecast(Task):
         super().__init__(described)
         self.series, targets, self.fingerprint = read_series(*self.reading(described, target=None, delimiter=None))
         self.name, self.report = self.series.name, list(self.series.report)
+        source = described["data"]["source"]
+        self.given = shlex.quote(os.path.relpath(source) if Path(source).is_file() else source)
+        if self.settings["season"] is None and self.series.season == 1:
+            self.report.append("no --season is given: --length and --horizon say how many steps are read and forecast")
         season = self.settings["season"] or self.series.season
         usual = {"season": season, "horizon": season, "length": 2 * season}
         self.settings = {name: self.settings[name] or value for name, value in usual.items()}
@@ -121,7 +128,7 @@ class Forecast(Task):
 
     def described(self) -> str:
         length, horizon, step = self.settings["length"], self.settings["horizon"], self.series.step
-        return f"windows of {length} {step}s, to each the {horizon} that follow"
+        return f"windows of {_steps(length, step)}, to each the {horizon} that follow"
 
     def loss(self, named: Any) -> losses.Loss:
         loss = losses.get(named or "mean_squared_error", where="--loss")
@@ -159,7 +166,7 @@ class Forecast(Task):
         return Finding(
             values,
             {"baselines": baselines, "better_than_baselines": bool(own < theirs)},
-            f"Forecasts of {self.settings['horizon']} {self.series.step}s: mean absolute error",
+            f"Forecasts of {_steps(self.settings['horizon'], self.series.step)}: mean absolute error",
             _listed({"the network": values} | baselines),
             f"{verdict}\nthe loss is of standardised changes; all else is in the unit of {unit}",
             {"forecast.png": lambda path: self._draw(net, rows, path)},
@@ -188,17 +195,25 @@ class Forecast(Task):
             axes = figure.add_subplot(len(self.targets), 1, row + 1)
             values = np.asarray(self.series.values[begin:], np.float64).reshape(len(times) - begin, -1)[:, column]
             axes.plot(times[begin:], values, color="black", linewidth=1, label="truth")
-            for i, start in enumerate(chosen):
-                steps = times[w.first + start + w.length :][: w.horizon]
-                label = {"label": name.partition(" (")[0]} if not i else {}
-                axes.plot(steps, baselines[name][i, :, row], color="#999999", linewidth=1, linestyle="--", **label)
-                label = {"label": "network"} if not i else {}
-                axes.plot(steps, forecasts[i, :, row], color="#D55E00", linewidth=1.2, **label)
-                axes.axvline(steps[0], color="#dddddd", linewidth=0.5, zorder=0)
+            for made, style, label in (
+                (baselines[name], {"color": "#999999", "linewidth": 1, "linestyle": "--"}, name.partition(" (")[0]),
+                (forecasts, {"color": "#D55E00", "linewidth": 1.2}, "network"),
+            ):
+                if w.horizon == 1:  # points, which are seen as a line only together
+                    axes.plot(times[chosen + w.first + w.length], made[:, 0, row], label=label, **style)
+                    continue
+                for i, start in enumerate(chosen):
+                    steps = times[w.first + start + w.length :][: w.horizon]
+                    axes.plot(steps, made[i, :, row], label=None if i else label, **style)
+            if w.horizon > 1:
+                for start in chosen:
+                    axes.axvline(times[w.first + start + w.length], color="#dddddd", linewidth=0.5, zorder=0)
             axes.set_ylabel(target)
             if not row:
                 axes.set_title(
-                    f"{self.name}: forecasts of {w.horizon} {self.series.step}s, each made at a grey line",
+                    f"{self.name}: forecasts of {_steps(w.horizon, self.series.step)}, each made at a grey line"
+                    if w.horizon > 1
+                    else f"{self.name}: forecasts of the next {self.series.step}",
                     loc="left",
                     fontsize=11,
                     fontweight="bold",
@@ -237,7 +252,7 @@ class Forecast(Task):
 
     def next_steps(self, run: Path) -> list[tuple[str, str]]:
         return [
-            (f"pellucid predict {run} {self.name}", "what follows the end of the series"),
+            (f"pellucid predict {run} {self.given}", "what follows the end of the series"),
             (f"pellucid show {run}", "layers, hyperparameters, parameters"),
             (f"pellucid step {run} --example 0", "one iteration, every value laid open"),
         ]
@@ -257,6 +272,7 @@ def read_series(source: str, target: Any = None, delimiter: str | None = None) -
         ParameterError: a column that is not there.
     """
     path = Path(source)
+    report: list[str] = []
     if not path.is_file():
         if source not in SERIES:
             raise DataError(
@@ -268,23 +284,26 @@ def read_series(source: str, target: Any = None, delimiter: str | None = None) -
             raise unknown("column", str(target), series.columns, where="--target")
         return series, found or None, _fingerprint(series.values)
     if path.suffix == ".npy":
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
+        try:
+            values = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError) as failure:
+            raise DataError(
+                "no array of numbers", where=source, expected="numbers in an .npy file", got=failure
+            ) from None
         if values.ndim not in (1, 2) or values.dtype.kind not in "fiu":
             raise DataError(
                 "no series", where=source, expected="numbers (T,) or (T, n)", got=f"{values.dtype} {values.shape}"
             )
-        names, report = [str(i) for i in range(1 if values.ndim == 1 else values.shape[1])], []
+        names = ["value"] if values.ndim == 1 else [str(i) for i in range(values.shape[1])]
         columns = None if target is None else [names.index(str(target))] if str(target) in names else []
         if columns == []:
             raise unknown("column", str(target), names, where="--target")
     else:
-        options = {"target": target, "delimiter": delimiter}
-        table = data.load(
-            source, task="regression", **{name: each for name, each in options.items() if each is not None}
-        )
-        if table.y is None:
-            raise DataError("there is nothing to forecast", where=source, hint="name the column by --target")
-        values, names, columns, report = table.y, table.target_names or ["value"], None, table.report
+        name, values, report = read_column(path, target, delimiter)
+        names, columns = [name], None
+        if gaps := int(np.isnan(values).sum()):
+            values = fill_gaps(values)
+            report = [*report, f"{counted(gaps, 'gap is', 'gaps are')} filled with the last value measured"]
     if values.dtype.kind != "f":
         values = values.astype(np.float64)
     series = Series(path.stem, values, np.arange(len(values)), "step", 1, names, report)
@@ -323,6 +342,10 @@ def _errors(forecasts: np.ndarray, truth: np.ndarray) -> dict[str, float]:
         "mean_absolute_error": float(np.abs(off).mean()),
         "root_mean_squared_error": float(np.sqrt(np.square(off).mean())),
     }
+
+
+def _steps(number: int, step: str) -> str:
+    return counted(number, step, f"{step}s")
 
 
 def _listed(errors: Mapping[str, Mapping[str, float]]) -> str:
