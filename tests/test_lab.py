@@ -111,7 +111,8 @@ def made_up(name, *findings, problem=None):
     return Experiment(name, f"title of {name}", "why?", run)
 
 
-def test_a_prediction_that_fails_is_said_and_fails_the_command(monkeypatch, capsys):
+def test_a_prediction_that_fails_is_said_and_fails_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     wrong = made_up("wrong", Finding("one", 1.0, 2.0, 0.1))
     monkeypatch.setattr(lab, "find", lambda name: wrong)
     code, out, _ = run(capsys, "lab", "wrong", "--seed", 7)
@@ -120,7 +121,8 @@ def test_a_prediction_that_fails_is_said_and_fails_the_command(monkeypatch, caps
     assert "7" in out
 
 
-def test_all_goes_on_whatever_becomes_of_one(monkeypatch, capsys):
+def test_all_goes_on_whatever_becomes_of_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     right, wrong = Finding("one", 1.0, 1.0, 0.1), Finding("two", 1.0, 2.0, 0.1)
     problem = EngineError("matplotlib is not installed", hint="pip install 'pellucid[plot]'")
     several = [made_up("mixed", right, wrong), made_up("broken", problem=problem), made_up("good", right)]
@@ -140,6 +142,21 @@ def test_all_goes_on_whatever_becomes_of_one(monkeypatch, capsys):
     assert document["experiments"][2]["picture"] == "there/good.png"
     monkeypatch.setattr(lab, "experiments", lambda: {"good": several[2]})
     assert run(capsys, "lab", "all")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["all", "good"])
+def test_where_nothing_can_be_written_nothing_is_measured(tmp_path, monkeypatch, capsys, name):
+    several = {"good": made_up("good", problem=AssertionError("it ran"))}
+    monkeypatch.setattr(lab, "experiments", lambda: several)
+    (tmp_path / "file").touch()
+    for there in (tmp_path / "file", tmp_path / "file" / "within"):
+        code, _, err = run(capsys, "lab", name, "--out", there)
+        assert code == 1
+        assert f"{there}: cannot be written" in err
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    code, _, err = run(capsys, "lab", name, "--out", tmp_path / "new")
+    assert code == 1
+    assert "choose a folder that you may write to" in err
 
 
 def test_the_interval_is_students():

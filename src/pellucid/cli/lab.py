@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pellucid.cli.common import Answer, common_flags, failure, heading, indented, natural, note, table
 from pellucid.errors import PellucidError
+from pellucid.files import cannot_write
 
 if TYPE_CHECKING:
     from pellucid.lab import Experiment, Result
@@ -33,9 +36,18 @@ def _run(args: argparse.Namespace) -> Answer:
         rows = [[each.name, each.title] for each in known.values()]
         document = [{"name": e.name, "title": e.title, "question": e.question} for e in known.values()]
         return Answer({"experiments": document}, table(rows, ["experiment", ""], left=2))
-    if args.name == "all":
-        return _all(list(known.values()), args)
-    return _one(lab.find(args.name), args)
+    chosen = None if args.name == "all" else lab.find(args.name)
+    _check_folder(Path(args.out))  # before minutes of measuring
+    return _all(list(known.values()), args) if chosen is None else _one(chosen, args)
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as failure:
+        raise cannot_write(folder, failure) from None
 
 
 def _one(experiment: Experiment, args: argparse.Namespace) -> Answer:
