@@ -109,6 +109,24 @@ def test_other_texts_are_measured_and_read_along(pellucid, written):
         assert "--keys: text makes nothing of it" in refused.err
 
 
+def test_the_texts_of_a_column_are_learned_and_answered_again(pellucid, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = {"up": ("good", "great"), "down": ("bad", "awful")}
+    rows = [f"a {words[said][i // 2 % 2]} film number {i},{said}" for i, said in enumerate(["up", "down"] * 30)]
+    Path("reviews.csv").write_text("\n".join(["review,stars", *rows]))
+    refused = pellucid("train", "reviews.csv", "--target", "stars")
+    assert refused.code == 1
+    assert "--text review learns from what it says" in refused.err
+    how = ("--text", "review", "--target", "stars", "--net", "gru", "--units", 8, "--epochs", 8, "--no-plot")
+    answer = pellucid("train", "reviews.csv", *how, "--learning-rate", 0.03, "--out", "told", "--json").json
+    assert answer["test"]["accuracy"] == 1
+    Path("new.txt").write_text("a great film\nan awful film\n")
+    assert pellucid("predict", "told", "new.txt", "--json").json["predictions"] == ["up", "down"]
+    strange = pellucid("train", "reviews.csv", "--text", "revew", "--net", "gru")
+    assert "--text: unknown column 'revew'" in strange.err
+    assert "did you mean 'review'?" in strange.err
+
+
 def test_an_interrupted_text_goes_on_as_if_it_had_not_been(pellucid, book):
     options = ("--units", 8, "--length", 10, "--batch-size", 4, *QUIET)
     whole = pellucid("train", "book.txt", "--epochs", 3, "--optimizer", "adam(1e-2)", "--out", "whole", *options)

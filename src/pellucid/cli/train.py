@@ -20,6 +20,7 @@ from pellucid.cli.common import (
     table,
     with_flags,
 )
+from pellucid.errors import counted
 
 if TYPE_CHECKING:
     from pellucid.network.base import Network
@@ -116,6 +117,7 @@ def reading_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data")
     add = group.add_argument
     add("--target", metavar="COLUMN", help="what to predict: a column, or a file with the targets")
+    add("--text", metavar="COLUMN", help="the column of texts to learn from")
     add("--task", metavar="TASK", help="classification, regression, … (default: told by the data)")
     add("--drop", nargs="+", action="extend", metavar="COL", help="columns to leave out")
     add("--categories", nargs="+", action="extend", metavar="COL", help="columns of numbers to take as categories")
@@ -393,7 +395,8 @@ def _answer(
 
 
 def _summary_line(document: dict[str, Any], history: Any) -> str:
-    line = f"{document['epochs']} epochs in {document['seconds']:.1f} s on the {document['engine']} engine"
+    epochs = counted(document["epochs"], "epoch", "epochs")
+    line = f"{epochs} in {document['seconds']:.1f} s on the {document['engine']} engine"
     if history.restored_epoch:
         line += f"; kept: epoch {history.restored_epoch}, the lowest validation loss"
     test = document["test"] or {}
@@ -419,7 +422,7 @@ def _describe(task: Task, net: Network, described: dict[str, Any], say: Any) -> 
     optimizer = training["optimizer"]["type"]
     say(
         f"{os.path.basename(described['net'])}: {count(net.parameters):,} parameters; {optimizer}, batches of "
-        f"{training['batch_size']:,}, at most {training['epochs']} epochs, {net.ops.name} engine"
+        f"{training['batch_size']:,}, at most {counted(training['epochs'], 'epoch', 'epochs')}, {net.ops.name} engine"
         + (", weights averaged at the end" if "averaging" in training else "")
     )
     say("")
@@ -440,6 +443,7 @@ def reading(args: argparse.Namespace, *, standardize: bool = True) -> dict[str, 
         "source": os.path.abspath(args.data) if os.path.exists(args.data) else args.data,
         "target": os.path.abspath(args.target) if args.target and os.path.isfile(args.target) else args.target,
         "task": args.task if args.task in ("classification", "regression") else None,
+        "text": args.text,
         "drop": args.drop,
         "categorical": args.categories,
         "missing": args.missing,
