@@ -187,7 +187,8 @@ class Bench:
         state = row.layer.init_state(row.input_shape, np.dtype(dtype))
         # Zeros and ones at the start would hide a wrong use of them.
         self.params = tree_map(lambda W: W + 0.1 * rng.normal(size=W.shape).astype(W.dtype), params)
-        self.state = tree_map(lambda W: W + 0.3 * rng.random(size=W.shape).astype(W.dtype), state)
+        columns = m if row.layer.start() else 1  # what is carried along a sequence is each example's own
+        self.state = tree_map(lambda W: W + 0.3 * rng.random(size=(*W.shape[:-1], columns)).astype(W.dtype), state)
         if row.levels:
             self.inputs = [rng.integers(row.levels, size=(*shape, m)).astype(dtype) for shape in shapes]
         else:
