@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +78,10 @@ def test_people_are_told_the_best_what_mattered_and_what_to_type(tune):
         "pellucid train /",
     ):
         assert part in said.out
-    assert "learning rate" in said.out
+    head = next(line for line in said.out.splitlines() if line.startswith("trial "))
+    assert {name.replace(" ", "_") for name in re.split(r"  +", head)[4:]} == set(tomllib.loads(SPACE))
+    assert re.search(r"^0, the recipe +0\.\d+", said.out, re.MULTILINE)
+    assert re.search(r"^  [a-z, ]*momentum[a-z, ]*: among the trials that have it$", said.out, re.MULTILINE)
     assert {each.name for each in Path("tuning/flowers-mlp").iterdir()} == {
         *("study.journal", "study.json", "report.json"),
         *("history.png", "importances.png", "slices.png", "parallel.png"),
@@ -134,6 +139,12 @@ def test_an_old_optimum_is_measured_again(pellucid, tune):
     for part in ("Verdict:", "Measured with 2 seeds", "optimum", "What has changed since\n  nothing", "recheck.json"):
         assert part in text.out
     assert "optimum (trial" in text.err
+    above = re.findall(
+        r"^  (?:runner-up|neighbour|fresh|recipe) .* ([+-]\d\.\d{4}) +\d\.\d{4}$", text.out, re.MULTILINE
+    )
+    measured = json.loads(Path("tuning/flowers-mlp/recheck.json").read_text())["rechecks"][-1]["candidates"]
+    assert above == [f"{each['mean'] - measured[0]['mean']:+.4f}" for each in measured[1:]]
+    assert "above the optimum" in text.out
     rows = Path("flowers.csv").read_text().splitlines()
     Path("flowers.csv").write_text("\n".join(rows[:-20]) + "\n")
     changed = pellucid("tune", "--recheck", "tuning/flowers-mlp", "--seeds", 2, "--quiet")

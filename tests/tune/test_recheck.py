@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,17 @@ def test_everything_is_measured_with_the_same_new_seeds(small, measured):
     assert [each["verdict"] for each in kept] == ["keep"]
     study.recheck(seeds=2)
     assert len(json.loads(Path("study/recheck.json").read_text())["rechecks"]) == 2
+
+
+def test_a_training_is_as_long_as_one_draw_of_the_trial_was(small, measured):
+    study = small(space=SPACE, trials=2, splits=4)
+    measured(lambda wanted, seed: 1.0)  # each in half a second
+    for seconds, slower in ((2.4, False), (8.0, True)):
+        best = replace(study.best, seconds=seconds)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(study), "best", best)
+            found = study.recheck(seeds=2, neighbours=0, fresh=0)
+        assert any("one training takes 0.5 s; it took 2 s then" in each for each in found.why) is slower
 
 
 def test_an_optimum_that_has_moved_away_is_searched_for_again(small, measured):

@@ -41,6 +41,8 @@ def test_it_is_found_again_where_it_is(small, monkeypatch):
     assert Study.open("moved").counted == counted
     with pytest.raises(DataError, match="no study here"):
         Study.open("study")
+    with pytest.raises(DataError, match="no study here"):
+        Study.open("moved/study.json")
     Path("moved/study.journal").unlink()
     with pytest.raises(DataError, match="storage is gone"):
         Study.open("moved")
@@ -121,6 +123,26 @@ def test_the_report_has_the_pictures_and_reads_back(small, monkeypatch, trials):
         lowest = next(each for each in lines if each.get_label() == "lowest so far").get_ydata()
         assert lowest[-1] == study.best.loss
         assert (np.diff(lowest) <= 0).all()
+
+
+@pytest.mark.parametrize("recipe", [True, False])
+def test_only_the_best_of_all_is_drawn_as_the_best(small, monkeypatch, recipe):
+    drawn = {}
+    monkeypatch.setattr("pellucid.tune.pictures.save", lambda figure, path: drawn.setdefault(Path(path).name, figure))
+    study = small(trials=5, pruner="none")
+    trials = [each for each in study.complete if each.settings]
+    best = study.baseline if recipe else trials[0]
+    monkeypatch.setattr(Study, "best", best)
+    study.report()
+    orange = [each for each in drawn["parallel.png"].axes[0].lines if each.get_color() == "#D55E00"]
+    assert bool(orange) is not recipe
+    title = drawn["parallel.png"].axes[0].get_title("left")
+    assert title.startswith("The recipe is best and not drawn" if recipe else "Complete trials: the best in orange")
+    panels = [axes for axes in drawn["slices.png"].axes if axes.get_visible()]
+    for axes in panels:
+        (line,) = axes.lines
+        assert list(line.get_ydata()) == [study.baseline.loss] * 2
+        assert axes.get_ylim()[0] < study.baseline.loss < axes.get_ylim()[1]
 
 
 def test_a_report_without_matplotlib_has_no_pictures(small, monkeypatch):

@@ -146,16 +146,19 @@ def _tune(args: argparse.Namespace) -> Answer:
 def _answer(study: Study) -> Answer:
     document = study.report()
     best, base = study.best, study.baseline
+    names = study.space.searched
     rows = [
-        [each.number, each.loss, each.seconds, each.best_epoch, _brief(each.settings)]
+        [each.number, each.loss, each.seconds, each.best_epoch, *(_text(each.settings.get(name, "")) for name in names)]
         for each in study.complete[:_SHOWN]
     ]
+    if base and base.number in (shown := [row[0] for row in rows]):
+        rows[shown.index(base.number)][0] = f"{base.number}, the recipe"
     states = ", ".join(f"{count} {state}" for state, count in document["states"].items())
     seconds = document["seconds"]
     settings = [[name.replace("_", " "), _text(value)] for name, value in best.settings.items()]
     parts = [
         heading(f"The best of {len(study.complete)} complete trials"),
-        table(rows, ["trial", "loss", "seconds", "epoch", "settings"], left=0) if rows else "",
+        table(rows, ["trial", "loss", "seconds", "epoch", *(name.replace("_", " ") for name in names)]),
         f"{states}; {seconds['all']:.1f} s in all, {seconds['mean']:.2f} s each",
         "",
         heading(f"Trial {best.number}: validation loss {best.loss:.4f}"),
@@ -166,11 +169,14 @@ def _answer(study: Study) -> Answer:
     ]
     if document["importances"]:
         shares = [[name.replace("_", " "), share] for name, share in document["importances"].items()]
-        parts += [heading("What mattered"), indented(table(shares, ["", "share"])), ""]
+        drawn = [each.settings for each in study.complete if each.settings]
+        some = [name.replace("_", " ") for name in document["importances"] if any(name not in each for each in drawn)]
+        among = f"\n{', '.join(some)}: among the trials that have it" if some else ""
+        parts += [heading("What mattered"), indented(table(shares, ["", "share"]) + among), ""]
     if getattr(study, "exhausted", False):
         parts += ["every setting of the space has been tried", ""]
-    names = ", ".join(os.path.basename(path) for path in document["pictures"])
-    parts += [heading("Kept in"), f"  {study.folder}" + (f"   ({names}, report.json)" if names else ""), ""]
+    pictures = ", ".join(os.path.basename(path) for path in document["pictures"])
+    parts += [heading("Kept in"), f"  {study.folder}" + (f"   ({pictures}, report.json)" if pictures else ""), ""]
     parts += [heading("To train it, and open the test set"), f"  {document['command']}"]
     return Answer(document, "\n".join(parts))
 
@@ -204,7 +210,7 @@ def _spoken(found: Recheck, study: Study) -> str:
             each.what,
             each.mean if each.mean is not None else each.reason,
             "" if each.interval is None else f"{each.interval[0]:.4f} to {each.interval[1]:.4f}",
-            each.gain,
+            "" if each.gain is None else f"{each.gain:+.4f}",
             each.seconds,
         ]
         for each in found.candidates
@@ -215,7 +221,7 @@ def _spoken(found: Recheck, study: Study) -> str:
         *found.why,
         "",
         heading(f"Measured with {len(found.seeds)} seeds"),
-        indented(table(rows, ["", "", "loss", "95 % interval", "gain", "seconds"], left=2)),
+        indented(table(rows, ["", "", "loss", "95 % interval", "above the optimum", "seconds"], left=2)),
         "",
         heading("What has changed since"),
         indented(table(changed, ["", "then", "now"], left=3) if changed else "nothing"),
@@ -226,10 +232,6 @@ def _spoken(found: Recheck, study: Study) -> str:
         again = [study.plan["data"]["source"], "--net", study.plan["net"], "--out", f"{study.folder}-again"]
         parts += ["", heading("To search again"), f"  pellucid tune {shlex.join(again)} …"]
     return "\n".join([*parts, "", f"kept in {study.folder / 'recheck.json'}"])
-
-
-def _brief(settings: dict[str, Any]) -> str:
-    return " ".join(map(_text, settings.values())) or "the recipe"
 
 
 def _text(value: Any) -> str:

@@ -89,7 +89,7 @@ def important(importances: dict[str, float], path: Path) -> Path:
 
 
 def slices(study: Study, trials: Sequence[Trial], path: Path) -> Path:
-    """Each hyperparameter against the loss; the darker, the later the trial; the best with a ring."""
+    """Each hyperparameter against the loss; the later, the darker; the best with a ring; the recipe's loss dashed."""
     names = [name for name in study.space.searched if any(name in each.settings for each in trials)]
     columns = min(4, len(names))
     rows = math.ceil(len(names) / columns)
@@ -104,13 +104,17 @@ def slices(study: Study, trials: Sequence[Trial], path: Path) -> Path:
         if name in study.best.settings:
             at = (_place(dimension, study.best.settings[name]), study.best.loss)
             axes.scatter(*at, s=70, facecolors="none", edgecolors=_ORANGE, linewidths=1.5)
+        if study.baseline is not None:
+            axes.axhline(study.baseline.loss, color=_ORANGE, linewidth=1, linestyle="--")
         _value_axis(axes, dimension)
         axes.set_title(_spoken(name), fontsize=9)
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in grid.flat[len(names) :]:
         axes.set_visible(False)
-    _loss_axis(grid[0, 0].yaxis, [each.loss for each in trials if each.loss])
+    known = [*trials, *([study.baseline] if study.baseline else [])]
+    _loss_axis(grid[0, 0].yaxis, [each.loss for each in known if each.loss])
+    figure.supxlabel("the later the trial, the darker; ring: the best; dashed: the recipe as it stands", fontsize=7)
     figure.supylabel("validation loss", fontsize=9)
     return save(figure, path)
 
@@ -120,15 +124,15 @@ def parallel(study: Study, trials: Sequence[Trial], path: Path) -> Path:
     names = [name for name in study.space.searched if any(name in each.settings for each in trials)]
     figure = new_figure(max(6.0, 1.05 * len(names) + 1.5), 4)
     axes = figure.subplots()
-    good = max(1, len(trials) // 10)
+    good, best = max(1, len(trials) // 10), study.best.number
     for rank, trial in reversed(list(enumerate(trials))):
         y = [
             study.space.dimensions[name].share(trial.settings[name]) if name in trial.settings else math.nan
             for name in names
         ]
         there = [place for place, share in enumerate(y) if not math.isnan(share)]
-        color = _ORANGE if rank == 0 else _BLUE if rank < good else _GREY
-        width = 2.0 if rank == 0 else 1.2 if rank < good else 0.5
+        color = _ORANGE if trial.number == best else _BLUE if rank < good else _GREY
+        width = 2.0 if trial.number == best else 1.2 if rank < good else 0.5
         options = {"color": color, "alpha": 1.0 if rank < good else 0.5, "zorder": len(trials) - rank}
         axes.plot(range(len(names)), y, linewidth=width, **options)
         axes.plot(there, [y[place] for place in there], linewidth=width / 2, linestyle=":", **options)
@@ -146,7 +150,9 @@ def parallel(study: Study, trials: Sequence[Trial], path: Path) -> Path:
     axes.set_yticks([])
     axes.set_xlim(-0.2, len(names) - 0.3)
     axes.spines[:].set_visible(False)
-    axes.set_title("Complete trials: the best in orange, the best tenth in blue", **_TITLE)
+    drawn = best in [each.number for each in trials]
+    said = "Complete trials: the best in orange" if drawn else "The recipe is best and not drawn"
+    axes.set_title(f"{said}; the best tenth in blue", **_TITLE)
     return save(figure, path)
 
 

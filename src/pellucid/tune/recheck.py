@@ -157,7 +157,7 @@ def recheck(
         told(_line(found))
     net, _ = task.settled(plan["net"], plan["fixed"])
     now = environment(engine=net.ops.name, seed=plan["seed"], data_fingerprint=plan["fingerprint"])
-    verdict, why, use = _judged(best.loss or math.nan, best.seconds or 0.0, candidates)
+    verdict, why, use = _judged(best.loss or math.nan, (best.seconds or 0.0) / max(1, len(best.losses)), candidates)
     result = Recheck(
         verdict,
         why,

@@ -99,7 +99,7 @@ class Study:
         try:
             note = json.loads(path.read_text("utf-8"))
             storage, name = note["storage"], note["study"]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise DataError("there is no study here", where=str(folder), expected=f"a folder with {NOTE}") from None
         except (ValueError, KeyError, OSError) as broken:
             raise DataError(f"cannot be read: {broken}", where=str(path)) from None
