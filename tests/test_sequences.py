@@ -289,7 +289,10 @@ def test_a_sequence_for_a_network_without_steps():
             r"layer 2 \(dense_1\)(.|\n)*number of steps(.|\n)*TimeDistributed",
         ),
         ([pl.Conv1D(2, 1)], r"layer 1 \(conv1d_1\)(.|\n)*number of steps"),
-        ([pl.GRU(2), pl.GRU(2)], r"layer 2 \(gru_2\)(.|\n)*takes a sequence of vectors(.|\n)*\(2,\)(.|\n)*Embedding"),
+        (
+            [pl.GRU(2), pl.GRU(2)],
+            r"layer 2 \(gru_2\)(.|\n)*takes a sequence of vectors(.|\n)*\(2,\)(.|\n)*return_seq",
+        ),
         ([pl.Embedding(3, 2), pl.GRU(2)], r"layer 1 \(embedding_1\)(.|\n)*takes a vector"),
         ([pl.MeanOverTime(), pl.MeanOverTime()], r"layer 2(.|\n)*takes a sequence"),
         ([pl.TimeDistributed(pl.Conv2D(2, 2))], r"layer 1 \(time_distributed_1\)(.|\n)*"),

@@ -122,6 +122,8 @@ def test_the_texts_of_a_column_are_learned_and_answered_again(pellucid, tmp_path
     assert answer["test"]["accuracy"] == 1
     Path("new.txt").write_text("a great film\nan awful film\n")
     assert pellucid("predict", "told", "new.txt", "--json").json["predictions"] == ["up", "down"]
+    Path("new.csv").write_text("review\na great film\nan awful film again\n")
+    assert pellucid("predict", "told", "new.csv", "--json").json["predictions"] == ["up", "down"]
     strange = pellucid("train", "reviews.csv", "--text", "revew", "--net", "gru")
     assert "--text: unknown column 'revew'" in strange.err
     assert "did you mean 'review'?" in strange.err

@@ -59,9 +59,10 @@ def test_samples_are_those_that_scipy_reads(tmp_path, width):
 
 def test_what_is_no_wav_file(tmp_path):
     (tmp_path / "s.wav").write_bytes(b"RIFF....")
-    for name in ("s.wav", "absent.wav"):
-        with pytest.raises(DataError, match=rf"{name}: this is no WAV file(.|\n)*integer samples"):
-            data.read_wav(tmp_path / name)
+    with pytest.raises(DataError, match=r"s\.wav: this is no WAV file(.|\n)*integer samples"):
+        data.read_wav(tmp_path / "s.wav")
+    with pytest.raises(DataError, match=r"absent\.wav: there is no such file"):
+        data.read_wav(tmp_path / "absent.wav")
 
 
 @pytest.mark.parametrize("to", [4000, 5000, 8000, 11_025])
@@ -103,7 +104,7 @@ def test_recordings_of_the_words_asked_for(folder):
     with pytest.raises(ParameterError, match=r"no recording of 'ninty', 'tree'(.|\n)*WORDS"):
         data.recordings(["tree", "one", "ninty"], folder)
     (folder / "digits" / "3.wav").unlink()
-    with pytest.raises(DataError, match=r"3\.wav: this is no WAV file"):
+    with pytest.raises(DataError, match=r"3\.wav: there is no such file"):
         data.recordings(path=folder)
     write(folder / "digits" / "3.wav", tone(300, rate=16_000), rate=16_000)
     with pytest.raises(DataError, match=r"different rates(.|\n)*8000, 16000"):

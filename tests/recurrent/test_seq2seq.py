@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -261,6 +262,14 @@ def test_a_saved_network_translates(trained, tmp_path):
 def test_texts_that_cannot_be_read_are_refused(trained, text, message):
     with pytest.raises(DataError, match=message):
         Translation.predict(trained[1], text)
+
+
+def test_a_blank_among_the_known_letters_is_seen(trained, monkeypatch):
+    net = trained[1]
+    with_blank = json.loads(json.dumps(net.preprocessing).replace('"e"', '" "'))
+    monkeypatch.setattr(net, "preprocessing", with_blank)
+    with pytest.raises(DataError, match=r"never shown 'z'[\s\S]*expected: ' ' a b c d\n"):
+        Translation.predict(net, "a z")
 
 
 def test_the_line_of_a_file_is_named(trained, tmp_path):

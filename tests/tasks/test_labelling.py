@@ -130,6 +130,14 @@ def test_what_has_no_label_at_every_step_is_refused(parities, tmp_path):
         with pytest.raises(DataError, match="there is no label at every step"):
             task(tmp_path / "broken.npz")
     np.savez(tmp_path / "flat.npz", x=np.zeros((4, 3)), y=np.zeros(4, int))
+    x = np.zeros((20, 5, 2), np.float32)
+    np.savez(tmp_path / "one.npz", x=x, y=np.zeros((20, 5), int))
+    with pytest.raises(DataError, match="all of one class"):
+        task(tmp_path / "one.npz")
+    x[3, 4, 0] = np.nan
+    np.savez(tmp_path / "nan.npz", x=x, y=np.arange(100).reshape(20, 5) % 2)
+    with pytest.raises(DataError, match=r"nan\.npz, x\[3, 4, 0\]: a value that is not finite(.|\n)*got: +nan"):
+        task(tmp_path / "nan.npz")
     with pytest.raises(DataError, match="these are no sequences"):
         task(tmp_path / "flat.npz")
     with pytest.raises(ParameterError, match=r"unknown array 'a'"):

@@ -133,6 +133,8 @@ def sniff(
     except (OSError, EOFError, lzma.LZMAError) as failure:
         raise DataError(f"cannot be read: {failure}", where=str(path)) from failure
     report = []
+    if delimiter is None and columns is not None and text and text[0].strip(' "\r\n') in columns:
+        delimiter = ","  # a header of one known name: blanks in the lines below it are within texts
     if delimiter is None:
         delimiter = _sniff_delimiter(text)
         report.append(f"columns are separated by {_NAMED.get(delimiter, repr(delimiter))}")

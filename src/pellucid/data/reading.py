@@ -136,7 +136,7 @@ def _read_table_file(path: Path, options: Options) -> Dataset:
             header=options.header,
             encoding=options.encoding,
             decimal=options.decimal,
-            columns=list(trained) if trained else None,
+            columns=list(trained) if trained else [options.text] if like is not None and options.text else None,
         )
         dialect.names[: len(options.column_names)] = options.column_names
         names = dialect.names

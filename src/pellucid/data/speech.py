@@ -235,6 +235,8 @@ def read_wav(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
         with wave.open(os.fspath(path), "rb") as file:
             width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
             data = file.readframes(file.getnframes())
+    except FileNotFoundError:
+        raise DataError("there is no such file", where=str(path)) from None
     except (OSError, EOFError, wave.Error) as problem:
         raise DataError(
             "this is no WAV file that can be read",

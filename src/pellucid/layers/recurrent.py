@@ -89,8 +89,9 @@ class _Recurrent(Layer):
     def output_shape(self, input_shape):
         sequence, *starts = input_shape if isinstance(input_shape[0], tuple) else (input_shape,)
         if len(sequence) != 2:
-            hint = "pl.Embedding() makes vectors of ids" if len(sequence) == 1 else None
-            hint = "pl.TimeDistributed(pl.Flatten()) makes a vector of each step" if len(sequence) > 2 else hint
+            few = "return_sequences=True in a recurrent layer before it; of ids pl.Embedding(…) makes vectors"
+            many = "pl.TimeDistributed(pl.Flatten()) makes a vector of each step"
+            hint = few if len(sequence) < 2 else many
             raise ShapeError("takes a sequence of vectors", expected="(T, n_x)", got=sequence, hint=hint)
         if starts and tuple(starts) != ((self.units,),) * len(self.states):
             raise ShapeError(

@@ -94,7 +94,18 @@ class Labelling(Task):
                 expected=f"y of whole numbers from 0, {x.shape[:2]}",
                 got="no y" if y is None else f"{y.dtype} {y.shape}",
             )
+        if x.dtype.kind == "f" and not (finite := np.isfinite(x)).all():
+            first = tuple(map(int, np.argwhere(~finite)[0]))
+            raise DataError(
+                "a value that is not finite",
+                where=f"{source}, x{list(first)}",
+                expected="finite numbers",
+                got=float(x[first]),
+                hint="fill it in, or leave its sequence out",
+            )
         parts = split_indices(len(x), validation=split["validation"], test=split["test"], seed=split["seed"])
+        if len(np.unique(y[parts.train])) < 2:
+            raise DataError("the steps of the training sequences are all of one class", where=source)
         dataset = Dataset(x, name=Path(source).stem, sequences=True)
         self.preprocessor = Preprocessor.fit(dataset, parts.train)
         self.name, self.what = dataset.name, "label"

@@ -237,6 +237,7 @@ class _Reader(NamedTuple):
             strange = dict.fromkeys(symbols[i] for i in np.flatnonzero(ids == read.unknown) if i < len(symbols))
             if strange:
                 known = sorted(read.symbols[3:], key=lambda symbol: (len(symbol), symbol))
+                known = [repr(symbol) if symbol.isspace() else symbol for symbol in known]
                 raise DataError(
                     f"the network was never shown {', '.join(map(repr, strange))}",
                     where=place,
