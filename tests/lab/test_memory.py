@@ -21,7 +21,12 @@ def test_the_best_without_memory_is_what_the_conditional_mean_leaves(rng):
     x, y = memory.adding(rng, 400_000, 8)
     marked = x[:, -1, 1] == 1
     best = np.where(marked, 0.5 + x[:, -1, 0], 1.0)
-    assert np.mean((y[:, 0] - best) ** 2) == pytest.approx(memory.blind(8), rel=0.01)
+    error = (y[:, 0] - best) ** 2
+    assert np.mean(error) == pytest.approx(memory.blind(8), rel=0.01)
+    assert np.std(error) / np.mean(error) == pytest.approx(memory.scatter(8, 1), rel=0.01)
+    assert memory.scatter(8, 400) == pytest.approx(memory.scatter(8, 1) / 20)
+    apart = [each.mean() / memory.blind(8) - 1 for each in np.split(error, 1000)]
+    assert np.std(apart) == pytest.approx(memory.scatter(8, 400), rel=0.1)
 
 
 def test_the_parity_is_of_past_bits_only(rng):
