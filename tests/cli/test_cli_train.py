@@ -349,7 +349,12 @@ def test_data_that_are_not_there_are_refused(pellucid):
     refused(pellucid("train", "sunspots-of-mars"), "unknown data set")
     refused(pellucid("train", "mnist"), "pellucid data fetch mnist")
     Path("photos").mkdir()
-    refused(pellucid("train", "photos"), "nothing in this folder can be read", "one folder of images for each class")
+    refused(
+        pellucid("train", "photos"),
+        "nothing in this folder can be read",
+        "one folder of images for each class",
+        ".wav files for each word",
+    )
 
 
 def test_flags_of_the_zoo_do_not_silently_miss_a_file(pellucid, flowers):

@@ -161,6 +161,8 @@ def test_networks_and_data_that_do_not_fit_say_so(examples):
     table = examples(Dataset(np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2, task="classification"))
     with pytest.raises(ShapeError, match=r"reads sequences(?s:.*)--net mlp"):
         table.settled("lstm", {})
+    for net in ("lstm", "frames"):  # each answers once for a sequence
+        assert sequences.settled(net, {})[0].predict(x.take([0, 1])).shape == (2, 2)
     net, training = sequences.settled("lstm", {"truncate": (2, 2)})
     with pytest.raises(ParameterError, match=r"truncate: dense_1 needs the whole sequence"):
         sequences.fit(net, training, progress=False)

@@ -14,6 +14,7 @@ import pellucid as pl
 from pellucid.errors import DataError
 from pellucid.inspect import pictures as drawing
 from pellucid.tune import Study, tune
+from pellucid.tune.study import train_arguments
 
 
 def test_the_room_is_its_function(folder):
@@ -29,6 +30,20 @@ def test_the_best_network_is_the_one_that_was_measured(small, arrays):
     x, y = study.task.arrays("validation")
     assert net.evaluate(x, y)["loss"] == pytest.approx(study.best.loss, rel=1e-6)
     assert len(x) == 9
+
+
+def test_the_command_says_which_column_holds_the_texts():
+    data = {
+        "source": "reviews.csv",
+        "target": "stars",
+        "text": "review",
+        "standardize": True,
+        "categories_as": "one-hot",
+    }
+    plan = {"net": "gru", "data": data, "fixed": {}, "split": {"validation": 0.1, "test": 0.1}, "seed": 0}
+    said = train_arguments(plan, {})
+    assert said[said.index("--text") + 1] == "review"
+    assert said[said.index("--target") + 1] == "stars"
 
 
 def test_it_is_found_again_where_it_is(small, monkeypatch):

@@ -473,7 +473,8 @@ def _read_folder(path: Path, options: Options) -> Dataset:
         raise DataError(
             "nothing in this folder can be read",
             where=str(path),
-            expected="one folder of images for each class, below train/ and test/ or not; or MNIST-style IDX files",
+            expected="one folder of images for each class, below train/ and test/ or not; one of .wav files for each "
+            "word; or MNIST-style IDX files",
             got=", ".join(sorted(each.name for each in path.iterdir())[:10]) or "an empty folder",
             hint="give the file itself for CSV, Parquet, NPZ or NPY",
         )

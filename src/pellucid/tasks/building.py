@@ -77,6 +77,8 @@ def build(name: str, shape: Sequence[Any], outputs: int, *, needed: Mapping[str,
             each for each, other in zoo.entries().items() if {*needed} <= {*inspect.signature(other.build).parameters}
         ]
         raise ParameterError(f"{name} cannot read these data", where="--net", expected=", ".join(fit), got=name)
+    if "every_step" in takes:
+        needed = {"every_step": False, **needed}  # one answer for a sequence, where the task asks for no more
     try:
         return entry.build(shape, outputs, **needed, **options)
     except ShapeError as problem:

@@ -306,8 +306,8 @@ def train_arguments(plan: Plan, wanted: Wanted) -> list[str]:
     options = dict(plan["data"])
     source, standardize, encoding = options.pop("source"), options.pop("standardize"), options.pop("categories_as")
     said: dict[str, Any] = {"net": plan["net"], **plan["fixed"], **wanted}
-    same = ("target", "task", "drop", "missing", "dates", "delimiter", "encoding", "decimal", "channels", "keys")
-    said |= {name: options[name] for name in same if name in options}
+    same = ("target", "text", "task", "drop", "missing", "dates", "delimiter", "encoding", "decimal", "channels")
+    said |= {name: options[name] for name in (*same, "keys") if name in options}
     said |= {name: value for name, value in plan.get("task", {}).items() if name != "kind"}
     if "task" in plan:
         said["task"] = plan["task"]["kind"]
