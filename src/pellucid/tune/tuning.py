@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time as clock
 from collections.abc import Mapping
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +103,13 @@ def tune(
     for name in fixed:
         if name not in FIXED:
             raise unknown("argument", name, FIXED, where="tune")
-    numbers = {"jobs": jobs, "trials": trials, "time": time, "splits": splits}
-    if any(value is not None and not value > 0 for value in numbers.values()):
-        raise ParameterError("nothing could be done", where="tune", expected="numbers above 0", got=numbers)
+    for name, value, least in (("jobs", jobs, 1), ("trials", trials, 1), ("splits", splits, 1), ("seed", seed, 0)):
+        whole = isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+        if not (whole or (value is None and name in ("trials", "splits"))):
+            expected = f"a whole number from {least}"
+            raise ParameterError("is out of range", where=f"tune, {name}", expected=expected, got=repr(value))
+    if time is not None and not (isinstance(time, Real) and time > 0):
+        raise ParameterError("is out of range", where="tune, time", expected="seconds, above 0", got=repr(time))
     if not validation > 0:
         raise ParameterError("a search compares validation losses", where="tune, validation", got=repr(validation))
     trials = TRIALS if trials is None and time is None else trials
