@@ -21,6 +21,13 @@ def test_theory_holds(result):
     assert result.picture.stat().st_size > 50_000
 
 
+@pytest.mark.parametrize("seed", [13, 15])
+def test_the_small_run_is_long_enough_to_learn_every_example(seed):
+    data = overfitting.draw_data(100, seed)
+    net, _ = overfitting.train(overfitting.QUICK.units[-1], data, overfitting.QUICK.epochs, seed)
+    assert net.evaluate(data.x, data.y)["accuracy"] == 1
+
+
 def test_capacity_and_data_pay(result):
     loss = {row[1]: row[3] for row in result.rows}
     assert loss["128 units"] < loss["2 units"] - 0.5

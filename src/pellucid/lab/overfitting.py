@@ -48,7 +48,7 @@ class Extent(NamedTuple):
 
 
 FULL = Extent((1, 2, 4, 8, 16, 32, 64, 128, 256), (25, 50, 100, 200, 400, 597), 300, 2, 10, 300)
-QUICK = Extent((2, 128), (25, 100), 40, 1, 2, 20)
+QUICK = Extent((2, 128), (25, 100), 60, 1, 2, 20)
 
 
 class Score(NamedTuple):
