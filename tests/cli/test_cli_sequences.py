@@ -124,6 +124,9 @@ def test_the_texts_of_a_column_are_learned_and_answered_again(pellucid, tmp_path
     assert pellucid("predict", "told", "new.txt", "--json").json["predictions"] == ["up", "down"]
     Path("new.csv").write_text("review\na great film\nan awful film again\n")
     assert pellucid("predict", "told", "new.csv", "--json").json["predictions"] == ["up", "down"]
+    unnamed = ("--text", "review", "--target", "stars", "--units", 8, "--epochs", 1, "--no-plot", "--out", "unnamed")
+    assert pellucid("train", "reviews.csv", *unnamed).code == 0
+    assert Run.open("unnamed").config["net"] == "lstm"  # mlp reads no texts
     strange = pellucid("train", "reviews.csv", "--text", "revew", "--net", "gru")
     assert "--text: unknown column 'revew'" in strange.err
     assert "did you mean 'review'?" in strange.err

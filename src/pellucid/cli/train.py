@@ -55,7 +55,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage, parser.epilog = "%(prog)s DATA [flags]\n       %(prog)s --resume RUN", _EPILOG
     parser.add_argument("data", nargs="?", metavar="DATA", help="a file, a folder, or a name of `pellucid data list`")
     add = parser.add_argument_group("network").add_argument
-    add("--net", metavar="NAME|FILE.toml", help="a network of `pellucid zoo list` (default: mlp), or a file")
+    add("--net", metavar="NAME|FILE.toml", help="a network of `pellucid zoo list`, or a file (default: by the data)")
     add("--hidden", metavar="128,64", help="units of each hidden layer")
     add("--units", type=integer, metavar="N", help="of each hidden layer, all alike")
     add("--layers", type=natural, metavar="K", help="how many hidden layers; 0: none, which is no memory either")
@@ -177,6 +177,9 @@ def _start(args: argparse.Namespace, say: Any) -> Answer:
     if args.hidden is not None:
         wanted["hidden"] = _units(args)
     task = tasks.made(described)
+    if args.net is None and task.input_shape[:1] == (None,) and net_name == "mlp":
+        args.net = "lstm"  # nobody named a network, and what was read are sequences
+        return _start(args, say)
     if "task" in described:
         described["task"] |= task.settings
     _check_test(args, task)
