@@ -133,7 +133,7 @@ def test_a_padded_batch_is_its_examples_one_by_one(row, engine, rng):
     lengths, whole = masks[0].sum(axis=0), (bench.inputs, bench.dA)
     several = row.layer.several_inputs is True  # then all the inputs have the steps
     totals = tree_map(np.zeros_like, grads)
-    bench.masks = None
+    bench.masks, state = None, bench.state
     for i, T in enumerate(lengths):
 
         def cut(arrays, like, T=T, i=i):
@@ -142,7 +142,7 @@ def test_a_padded_batch_is_its_examples_one_by_one(row, engine, rng):
         steps_in = [several or index == 0 for index in range(len(d_inputs))]
         steps_out = [counted is not None for counted in Masked.counted.fget(_with(bench, masks))]
         bench.inputs, bench.dA = cut(whole[0], steps_in), cut(whole[1], steps_out)
-        bench.state = tree_map(lambda W: W[..., :1], bench.state)
+        bench.state = tree_map(lambda W, i=i: W[..., [i % W.shape[-1]]], state)
         own, own_cache = bench.forward()
         d_own, own_grads = bench.backward(own_cache)
         for one, other in zip(cut(A, steps_out), own, strict=True):
