@@ -28,7 +28,7 @@ def test_the_noise_foretold_is_that_of_all_batches():
 
 def test_the_gradient_is_that_of_softmax_regression():
     net = pl.Sequential(pl.Dense(10), input_shape=64, loss="softmax_cross_entropy", dtype="float64")
-    x, y = batches.digits(20)
+    x, y = batches.standardised_digits(20)
     P = net.predict(x)
     dW = (P - np.eye(10)[y]).T @ x / 20
     db = (P - np.eye(10)[y]).mean(axis=0)
@@ -60,7 +60,7 @@ def test_what_is_compared():
 
 
 def test_the_losses_watched_are_those_of_all_examples():
-    x, y = batches.digits(64)
+    x, y = batches.standardised_digits(64)
     net, watch = batches.network(0), batches.Losses(x, y)
     before = net.cost(x.T, y)
     net.fit(x, y, epochs=2, callbacks=[watch], **batches._options(32, 0.1))
@@ -70,7 +70,7 @@ def test_the_losses_watched_are_those_of_all_examples():
 
 
 def test_a_descent_takes_the_rate_that_is_fastest():
-    x, y = batches.digits(128)
+    x, y = batches.standardised_digits(128)
     descent = batches.descend(x, y, 128, 30, seed=0, seeds=2)
     assert descent.per_epoch == 1
     assert list(descent.updates) == list(range(1, 31))
@@ -94,7 +94,7 @@ def test_the_way_to_the_goal():
 
 
 def test_a_rate_that_diverges_is_not_chosen(monkeypatch):
-    x, y = batches.digits(64)
+    x, y = batches.standardised_digits(64)
     monkeypatch.setattr(batches, "RATES", (1e30, 0.1))
     assert batches.descend(x, y, 64, 3, seed=0, seeds=1).rate == 0.1
 
@@ -120,7 +120,7 @@ def test_theory_and_measurement_agree(result):
 
 
 def test_the_same_seed_is_the_same():
-    x, y = batches.digits(64)
+    x, y = batches.standardised_digits(64)
     first, again = (batches.descend(x, y, 16, 2, seed=4, seeds=1) for _ in range(2))
     assert np.array_equal(first.loss, again.loss)
     net = batches.network(4, "float64")

@@ -106,6 +106,14 @@ def digits(held_out: float, *, seed: int) -> tuple[np.ndarray, np.ndarray, np.nd
     return x[split.train], labels[split.train], x[split.validation], labels[split.validation]
 
 
+def standardised_digits(m: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The first m of the digits, or all: x (m, 64) with mean 0 and deviation 1 over all pixels, and classes."""
+    whole = load("digits")
+    taken, classes = whole.take(slice(m))
+    x = np.reshape(taken, (len(taken), -1))
+    return (x - x.mean()) / x.std(), np.asarray(classes)
+
+
 def mean_and_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     """The mean, and the half width of its 95 % confidence interval: t · s / √n, by Student's t of n - 1 degrees.
 

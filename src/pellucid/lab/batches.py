@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pellucid import data
 from pellucid.errors import TrainingError
 from pellucid.inspect.pictures import new_figure, save
-from pellucid.lab.base import COLORS, Experiment, Finding, Result, tidy
+from pellucid.lab.base import COLORS, Experiment, Finding, Result, standardised_digits, tidy
 from pellucid.layers import Dense
 from pellucid.layers.base import PREDICT
 from pellucid.network import Sequential
@@ -59,7 +58,7 @@ def run(out: Path, *, seed: int = 0, quick: bool = False) -> Result:
     """
     extent = QUICK if quick else FULL
     N = extent.examples
-    x, y = digits(N)
+    x, y = standardised_digits(N)
     net = network(seed, "float64")
     spread, seen, apart = {}, {}, {}
     for moment in MOMENTS:
@@ -110,13 +109,6 @@ def run(out: Path, *, seed: int = 0, quick: bool = False) -> Result:
     columns = [f"{what}, {moment}" for moment in MOMENTS for what in ("noise", "foretold", "cosine")]
     head = ("batch", *columns, "ms an update", "α", "updates", "epochs", "seconds")
     return Result(head, tuple(rows), findings, picture, notes)
-
-
-def digits(N: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first N digits: x (N, 64) with mean 0 and deviation 1 over all pixels together, and their classes."""
-    taken, classes = data.load("digits").take(np.arange(N))
-    x = np.reshape(taken, (N, -1))
-    return (x - x.mean()) / x.std(), np.asarray(classes)
 
 
 def network(seed: int, dtype: str = "float32") -> Sequential:

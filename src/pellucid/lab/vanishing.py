@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pellucid import data, engines
+from pellucid import engines
 from pellucid.errors import TrainingError
 from pellucid.inspect.pictures import new_figure, save
 from pellucid.inspect.trace import Trace, trace
-from pellucid.lab.base import COLORS, Experiment, Finding, Result, mean_and_interval, tidy
+from pellucid.lab.base import COLORS, Experiment, Finding, Result, mean_and_interval, standardised_digits, tidy
 from pellucid.layers import BatchNorm, Dense, LayerNorm
 from pellucid.layers.activations import activations
 from pellucid.layers.dense import fitting_initializer
@@ -107,17 +107,9 @@ def run(out: Path, *, seed: int = 0, quick: bool = False) -> Result:
     return Result(head, tuple(rows), findings, picture, notes)
 
 
-def digits() -> tuple[np.ndarray, np.ndarray]:
-    """The digits: x (1797, 64) with mean 0 and deviation 1 over all pixels together, and their classes."""
-    digits = data.load("digits")
-    taken, classes = digits.take(np.arange(len(digits)))
-    x = np.reshape(taken, (len(digits), -1))
-    return (x - x.mean()) / x.std(), np.asarray(classes)
-
-
 def traced_digits() -> tuple[np.ndarray, np.ndarray]:
     """X (64, 256) and Y (256,), the first of them."""
-    x, y = digits()
+    x, y = standardised_digits()
     return x[:256].T, y[:256]
 
 
@@ -226,7 +218,7 @@ def first_gradient(start: str, g: str, depth: int, width: int, seed: int) -> flo
 
 def learned(start: str, g: str, depth: int, extent: Extent, seed: int) -> float:
     """The share of held-out digits that a network is right on after training; NaN where the training diverged."""
-    x, y = digits()
+    x, y = standardised_digits()
     net = network(start, g, depth, extent.learned_width, seed, "float32")
     rule = Momentum(0.02)
     try:
