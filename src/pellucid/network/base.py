@@ -586,7 +586,11 @@ class Network(ABC):
             empty = np.flatnonzero(~value.astype(bool).any(axis=0))
             if empty.size:
                 raise DataError(
-                    "a mask without a single True: an example of no steps", where=f"{place}, example {empty[0]}"
+                    "a mask without a single True: an example of no steps",
+                    where=f"{place}, example {empty[0]}",
+                    expected="1 step or more that counts",
+                    got=f"{len(value)} times False",
+                    hint="leave the example out",
                 )
             found[name] = self.ops.asarray(value.astype(bool))
         return found
