@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 import pellucid as pl
 from pellucid import engines
+from pellucid.engines import numpy
 from pellucid.engines.base import Ops
 from pellucid.errors import EngineError, ParameterError
 
@@ -43,3 +46,26 @@ def test_an_engine_that_cannot_run_here_says_why(monkeypatch):
         engines.get("warp")
     assert "no such device" in str(caught.value)
     assert "available: numpy" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", engines.available())
+def test_a_precision_is_another_engine_of_the_same_name(name):
+    ops = engines.get(name, "bfloat16")
+    assert (ops.name, ops.precision, engines.get(name).precision) == (name, "bfloat16", None)
+    assert pickle.loads(pickle.dumps(ops)) is ops is engines.get(name, "bfloat16")
+    assert pickle.loads(pickle.dumps(engines.get(name))) is engines.get(name)
+
+
+def test_unknown_precision():
+    with pytest.raises(ParameterError, match="unknown precision 'bfloat61'") as caught:
+        engines.get("numpy", "bfloat61")
+    assert "the numpy engine" in str(caught.value)
+    assert "bfloat16, float32" in str(caught.value)
+
+
+def test_an_engine_without_it_refuses_a_precision(monkeypatch):
+    monkeypatch.setattr(numpy, "PRECISIONS", ())
+    engines._made.cache_clear()
+    with pytest.raises(ParameterError, match="expected: one of float32\n"):
+        engines.get("numpy", "bfloat16")
+    engines._made.cache_clear()

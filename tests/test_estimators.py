@@ -421,6 +421,8 @@ def test_networks_of_your_own(rng):
     own = settled(PellucidClassifier, network=build, regularizer="l2(0.1)", dtype="float64").fit(X, y)
     assert (asked["input_shape"], asked["outputs"], asked["dtype"]) == ((1, 6, 6), 1, "float64")
     assert asked["regularizer"] == "l2(0.1)"
+    assert "precision" not in asked
+    assert settled(PellucidClassifier, precision="bfloat16").fit(X, y).network_.precision == "bfloat16"
     assert len(own.network_.layers) == 2
     named = settled(PellucidRegressor, network="mlp", epochs=1).fit(X, y.astype(float))
     assert any(isinstance(each, pl.BatchNorm) for each in named.network_.layers)

@@ -80,6 +80,7 @@ class _Estimator(BaseEstimator):
     validation: float = 0.0
     engine: str = "auto"
     dtype: str = "float32"
+    precision: str | None = None
     random_state: Any = None
     warm_start: bool = False
     callbacks: Iterable[Callback] = ()
@@ -160,6 +161,8 @@ class _Estimator(BaseEstimator):
             "engine": self.engine,
             "dtype": self.dtype,
         }
+        if self.precision is not None:
+            options["precision"] = self.precision
         if self.regularizer is not None:
             options["regularizer"] = self.regularizer
         if self.network is not None:
@@ -206,7 +209,7 @@ class PellucidClassifier(ClassifierMixin, _Estimator):
         dropout: the probability of dropping, after each of them.
         batch_norm: normalise the output of each of them.
         network: a whole network instead: a name of the zoo, or ``build(input_shape, outputs, *, loss, seed, engine,
-            dtype)`` that returns one; ``regularizer`` is passed on where it is given.
+            dtype)`` that returns one; ``precision`` and ``regularizer`` are passed on where they are given.
         loss: None is ``"sigmoid_cross_entropy"`` for two classes and for labels, ``"softmax_cross_entropy"`` otherwise.
         optimizer: by name, as ``"adam(1e-3)"``, or as an object.
         regularizer: of the weights, as ``"l2(1e-4)"``.
@@ -218,6 +221,7 @@ class PellucidClassifier(ClassifierMixin, _Estimator):
             stopping then watches their loss and goes back to the best parameters. 0 watches the training loss.
         engine: ``"auto"``, ``"numpy"``, ``"native"`` or ``"jax"``.
         dtype: ``"float32"`` or ``"float64"``: what is computed in.
+        precision: ``"bfloat16"`` or None: of what layers multiply; see `Sequential`.
         random_state: of the first parameters, of shuffling, of the split and of dropout.
         warm_start: True makes ``fit`` go on from the parameters of the last one.
         callbacks: such as `EarlyStopping`.

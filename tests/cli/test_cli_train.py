@@ -132,6 +132,20 @@ def test_a_regression_speaks_in_the_unit_of_its_target(pellucid, flowers):
     assert "all else is in the unit of weight" in said.out
 
 
+def test_a_precision_is_obeyed_kept_and_shown(pellucid, flowers):
+    flowers()
+    said = pellucid("train", "flowers.csv", "--precision", "bfloat16", "--epochs", 1, "--out", "half", "--no-plot")
+    assert said.code == 0
+    assert "engine, products in bfloat16" in said.err
+    assert Run.open("half").config["network"]["precision"] == load("half/model.pellucid").precision == "bfloat16"
+    shown = pellucid("show", "half").out
+    assert "multiplied in bfloat16" in shown
+    assert 'precision = "bfloat16"' in shown
+    refused = pellucid("train", "flowers.csv", "--precision", "bfloat16", "--dtype", "float64", "--no-plot")
+    assert refused.code == 1
+    assert "float64 is multiplied as it is" in refused.err
+
+
 def test_every_flag_of_the_network_and_the_training_is_obeyed(pellucid, flowers):
     flowers()
     said = pellucid(

@@ -42,8 +42,8 @@ the loss
 
 
 _OF_TRAINING = (
-    *("loss", "regularizer", "dtype", "engine", "class_weight", "seed", "epochs", "batch_size", "optimizer"),
-    *("learning_rate", "patience", "averaging", "augment", "metrics", "layer_statistics"),
+    *("loss", "regularizer", "dtype", "precision", "engine", "class_weight", "seed", "epochs", "batch_size"),
+    *("optimizer", "learning_rate", "patience", "averaging", "augment", "metrics", "layer_statistics"),
     *("truncate", "units", "layers"),
 )
 _OF_TASKS = ("length", "horizon", "season", "symbols")
@@ -95,6 +95,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=natural, metavar="S", help="of the split, the parameters, the order and dropout (default: 0)")
     add("--engine", metavar="E", help="numpy, … (see `pellucid show --engines`)")
     add("--dtype", choices=["float32", "float64"], help="of all arithmetic (default: float32)")
+    add("--precision", choices=["float32", "bfloat16"], help="of what layers multiply (default: dtype)")
     add("--threads", type=integer, metavar="N", help="threads of the matrix products")
     add("--layer-statistics", action="store_const", const=True, help="record every layer's gradient and weight norms")
     reading_flags(parser)
@@ -426,6 +427,7 @@ def _describe(task: Task, net: Network, described: dict[str, Any], say: Any) -> 
     say(
         f"{os.path.basename(described['net'])}: {count(net.parameters):,} parameters; {optimizer}, batches of "
         f"{training['batch_size']:,}, at most {counted(training['epochs'], 'epoch', 'epochs')}, {net.ops.name} engine"
+        + (f", products in {net.precision}" if net.precision != net.dtype else "")
         + (", weights averaged at the end" if "averaging" in training else "")
     )
     say("")

@@ -29,19 +29,30 @@ def available() -> list[str]:
     return [name for name, reason in known().items() if reason is None]
 
 
-@cache
-def get(name: str = "auto") -> Ops:
+def get(name: str = "auto", precision: str | None = None) -> Ops:
     """The engine called ``name``; ``"auto"`` is the preferred one of those that can run here.
 
+    Arguments:
+        name: of the engine.
+        precision: ``"bfloat16"`` for products of operands rounded to bfloat16, see `Ops`; None for the arrays' own.
+
     Raises:
-        ParameterError: no engine has that name.
+        ParameterError: no engine has that name, or this one does not have that precision.
         EngineError: the engine cannot run here; the message says why.
     """
     if name == "auto":
-        return get(available()[0])
+        name = available()[0]
     if name not in known():
         raise unknown("engine", name, ["auto", *known()])
     reason = known()[name]
     if reason is not None:
         raise EngineError(f"the {name} engine cannot run here", got=reason, hint=f"available: {', '.join(available())}")
-    return importlib.import_module(f"{__name__}.{name}").create()
+    return _made(name, precision)
+
+
+@cache
+def _made(name: str, precision: str | None) -> Ops:
+    module = importlib.import_module(f"{__name__}.{name}")
+    if precision not in (None, *module.PRECISIONS):
+        raise unknown("precision", precision, ["float32", *module.PRECISIONS], where=f"the {name} engine")
+    return module.create(precision)

@@ -3,8 +3,9 @@
 An engine is one module in this folder with
 
     PREFERENCE: int                         # "auto" takes the largest that is available
+    PRECISIONS: tuple[str, ...]             # what it can multiply in beside the arrays' own dtype: "bfloat16"
     def unavailable() -> str | None: ...    # why it cannot run here, or None
-    def create() -> Ops: ...                # heavy imports belong here, never at the top of the module
+    def create(precision: str | None) -> Ops: ...   # heavy imports belong here, never at the top of the module
 
 and nothing else has to change to add one. The methods below that have a body are definitions in terms of `xp`; an
 engine overrides those it can do faster. The last axis of every array is the example.
@@ -39,16 +40,20 @@ class Ops(ABC):
     Attributes:
         name: the engine's name, as in ``engine="numpy"``.
         xp: the array namespace (`numpy`, `jax.numpy`) for the arithmetic that needs no primitive.
+        precision: of the products in the affine and convolution primitives. None multiplies the arrays as they are;
+            "bfloat16" rounds both operands of a float32 product to bfloat16 first (to nearest, ties to even) and sums
+            in float32. All else stays as it is: results, biases, the sums db, every other primitive; and float64.
     """
 
     name: str
     xp: Any
+    precision: str | None = None
 
     def __reduce__(self) -> Any:
-        """Pickled as its name: an engine holds handles that no other process can use."""
+        """Pickled as its name and precision: an engine holds handles that no other process can use."""
         from pellucid import engines
 
-        return engines.get, (self.name,)
+        return engines.get, (self.name, self.precision)
 
     # --- arrays -------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from pellucid.engines.base import Array, Ops, Window
 from pellucid.engines.cells import CELLS
 
 PREFERENCE = 0
+PRECISIONS = ("bfloat16",)
 BLOCK = 1 << 15  # elements: a block of operands and temporaries stays in the L2 cache
 CACHE = 1 << 18  # elements: patches that are gathered, multiplied once and forgotten
 
@@ -22,9 +23,9 @@ def unavailable() -> str | None:
     return None
 
 
-def create() -> NumpyOps:
+def create(precision: str | None) -> NumpyOps:
     """The engine."""
-    return NumpyOps()
+    return NumpyOps(precision)
 
 
 class NumpyOps(Ops):
@@ -32,6 +33,13 @@ class NumpyOps(Ops):
 
     name = "numpy"
     xp = np
+
+    def __init__(self, precision: str | None = None) -> None:
+        self.precision = precision
+
+    def _operands(self, *arrays: Array) -> tuple[Array, ...]:
+        """The arrays as they enter a product."""
+        return tuple(map(_bfloat16, arrays)) if self.precision else arrays
 
     def asarray(self, values, dtype=None):
         return np.asarray(values, dtype=dtype)
@@ -42,12 +50,14 @@ class NumpyOps(Ops):
     # --- affine
 
     def affine(self, W, A_prev, b):
+        W, A_prev = self._operands(W, A_prev)
         Z = W @ A_prev
         if b is not None:
             Z += b
         return Z
 
     def affine_dW(self, dZ, A_prev):
+        dZ, A_prev = self._operands(dZ, A_prev)
         dW = dZ @ np.swapaxes(A_prev, -1, -2)
         dW = dW.sum(axis=tuple(range(dW.ndim - 2))) if dW.ndim > 2 else dW
         dW *= 1.0 / dZ.shape[-1]
@@ -59,6 +69,7 @@ class NumpyOps(Ops):
         return db.sum(axis=tuple(range(db.ndim - 2))) if db.ndim > 2 else db
 
     def affine_dA(self, W, dZ):
+        W, dZ = self._operands(W, dZ)
         return W.T @ dZ
 
     # --- recurrence
@@ -105,6 +116,7 @@ class NumpyOps(Ops):
     # image at a time, so that their patches, which hold every pixel k² times, never leave the cache
 
     def convolution(self, W, A_prev, b, window, groups):
+        W, A_prev = self._operands(W, A_prev)
         padded = _pad(A_prev, window, (), 0.0)
         places = _places(padded.shape, window)
         Z = np.empty((W.shape[0], *places, A_prev.shape[-1]), np.result_type(W, A_prev))
@@ -115,6 +127,7 @@ class NumpyOps(Ops):
         return Z
 
     def convolution_dW(self, dZ, A_prev, window, groups):
+        dZ, A_prev = self._operands(dZ, A_prev)
         padded = _pad(A_prev, window, (), 0.0)
         dW = np.zeros((), dZ.dtype)
         for rows, patches in _patches(padded, window, dZ.shape[1:-1], groups):
@@ -127,6 +140,7 @@ class NumpyOps(Ops):
         return db.reshape(-1, *(1,) * (dZ.ndim - 1))
 
     def convolution_dA(self, W, dZ, shape, window, groups):
+        W, dZ = self._operands(W, dZ)
         dA_prev = np.zeros(_padded(shape, window), dZ.dtype)
         for rows in _blocks(dZ.shape[1:], shape[0] * math.prod(window.kernel)):
             part = dZ[:, rows]
@@ -377,6 +391,15 @@ def _update_in_place(rule, W: Array, dW: Array, slots: dict[str, Array], **now: 
         W_block[...] = W_new
         for name, slot in slots_new.items():
             slot_blocks[name][...] = slot
+
+
+def _bfloat16(A: Array) -> Array:
+    """float32 numbers rounded to the 8 significant bits of bfloat16, to nearest, ties to even; others as they are."""
+    if A.dtype != np.float32:
+        return A
+    bits = A.view(np.uint32)
+    bits = bits + (0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)
+    return np.where(np.isnan(A), A, bits.view(np.float32))
 
 
 def _generator(key: tuple[int, ...]) -> np.random.Generator:

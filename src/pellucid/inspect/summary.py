@@ -64,6 +64,7 @@ class Summary:
         inputs: the inputs' shapes by name.
         ends: the name of the layer that makes each output, by output.
         dtype: of the parameters.
+        precision: of the operands of products.
         kind: ``"Sequential"`` or ``"Graph"``.
         chain: no branches.
     """
@@ -72,6 +73,7 @@ class Summary:
     inputs: dict[str, tuple[int, ...]]
     ends: dict[str, str]
     dtype: str
+    precision: str
     kind: str
     chain: bool
 
@@ -128,9 +130,10 @@ class Summary:
         lines.insert(-1, lines[1])
         kept = f" + {self.state:,} not trained" if self.state else ""
         fixed = f" + {_size(self.cache_bytes_fixed)} for the batch" if self.cache_bytes_fixed else ""
+        rounded = f", multiplied in {self.precision}" if self.precision != self.dtype else ""
         lines += [
             "",
-            f"  {self.parameters:,} trained parameters{kept}, {_size(self.parameter_bytes)} as {self.dtype}",
+            f"  {self.parameters:,} trained parameters{kept}, {_size(self.parameter_bytes)} as {self.dtype}{rounded}",
             f"  caches of a training step: {_size(self.cache_bytes_per_example)} per example{fixed}",
         ]
         if any(None in shape for shape in self.inputs.values()):
@@ -176,7 +179,8 @@ def summary(net: Network) -> Summary:
                 _seen(net, step.outputs[0]),
             )
         )
-    return Summary(tuple(rows), dict(net.inputs), dict(net.ends), net.dtype, type(net).__name__, is_chain(net))
+    dtypes, kind = (net.dtype, net.precision), type(net).__name__
+    return Summary(tuple(rows), dict(net.inputs), dict(net.ends), *dtypes, kind, is_chain(net))
 
 
 def _seen(net: Network, label: str) -> tuple[int, ...] | None:

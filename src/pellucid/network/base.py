@@ -97,6 +97,7 @@ class Network(ABC):
         inputs, outputs: shapes by name, without the example axis.
         penalties: (layer, parameter, regularizer) for each parameter that one applies to.
         ops: the engine's primitives.
+        dtype, precision: of its arrays, and of the operands of products.
     """
 
     inputs: dict[str, Shape]
@@ -114,6 +115,7 @@ class Network(ABC):
         seed: int,
         engine: str,
         dtype: str,
+        precision: str | None,
         regularizer: Any,
         single: bool,
     ) -> None:
@@ -122,7 +124,15 @@ class Network(ABC):
             raise ParameterError("unknown dtype", where="network", expected="float32 or float64", got=repr(dtype))
         if not isinstance(seed, (int, np.integer)) or seed < 0:
             raise ParameterError("seed must be an integer ≥ 0", where="network", got=repr(seed))
-        self.ops: Ops = engines.get(engine)
+        if precision not in (None, dtype) and dtype != "float32":
+            raise ParameterError(
+                "float64 is multiplied as it is",
+                where="network, precision",
+                expected="dtype='float32'",
+                got=f"precision={precision!r} with dtype={dtype!r}",
+            )
+        self.ops: Ops = engines.get(engine, None if precision == dtype else precision)
+        self.precision = precision or dtype
         self.engine, self.seed, self.dtype, self.single = engine, int(seed), dtype, single
         self.regularizer = regularizer and regularizers.get(regularizer, where="network")
         self.losses = self._losses(loss)
@@ -661,6 +671,8 @@ class Network(ABC):
     def _shared_config(self) -> dict[str, Any]:
         one = next(iter(self.losses.values()), None)
         shared: dict[str, Any] = {"seed": self.seed, "dtype": self.dtype}
+        if self.precision != self.dtype:
+            shared["precision"] = self.precision
         if self.losses:
             shared["loss"] = config(one if len(self.losses) == 1 else self.losses)
         if self.regularizer:

@@ -27,7 +27,7 @@ class Graph(Network):
         outputs: nodes by name, or one node.
         loss: one for each output, by name; or one for the only output.
         loss_weights: factor of each output's loss in J; 1 where not named.
-        seed, engine, dtype, regularizer: as in `Sequential`.
+        seed, engine, dtype, precision, regularizer: as in `Sequential`.
 
     Raises:
         ShapeError, ParameterError: an input the outputs do not need, or one they need and that is not named.
@@ -43,6 +43,7 @@ class Graph(Network):
         seed: int = 0,
         engine: str = "auto",
         dtype: str = "float32",
+        precision: str | None = None,
         regularizer: Any = None,
     ) -> None:
         single = isinstance(inputs, Node) and isinstance(outputs, Node)
@@ -74,6 +75,7 @@ class Graph(Network):
             seed=seed,
             engine=engine,
             dtype=dtype,
+            precision=precision,
             regularizer=regularizer,
             single=single,
         )

@@ -18,7 +18,7 @@ from pellucid.network.parameters import fitted
 from pellucid.network.sequential import Sequential
 from pellucid.trees import flatten, leaves, unflatten
 
-_COMMON = {"network", "loss", "loss_weights", "seed", "dtype", "regularizer", "layers"}
+_COMMON = {"network", "loss", "loss_weights", "seed", "dtype", "precision", "regularizer", "layers"}
 _KEYS = {"Sequential": _COMMON | {"input_shape"}, "Graph": _COMMON | {"inputs", "outputs", "single"}}
 _NEEDED: dict[str, tuple[str, ...]] = {
     "Sequential": ("input_shape", "layers"),
@@ -50,7 +50,7 @@ def from_config(document: dict[str, Any], *, engine: str = "auto", where: str = 
     for key in _NEEDED[kind]:
         if key not in document:
             raise ParameterError(f"{key!r} is missing", where=where, expected=", ".join(_NEEDED[kind]))
-    names = ("loss", "loss_weights", "seed", "dtype", "regularizer")
+    names = ("loss", "loss_weights", "seed", "dtype", "precision", "regularizer")
     cls = Graph if kind == "Graph" else Sequential
     return cls.from_config(document, engine=engine, **{key: document[key] for key in names if key in document})
 

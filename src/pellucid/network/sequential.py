@@ -27,6 +27,8 @@ class Sequential(Network):
         seed: of the parameters and of dropout.
         engine: ``"auto"``, ``"numpy"``, ``"native"`` or ``"jax"``.
         dtype: ``"float32"``, or ``"float64"`` for checks.
+        precision: ``"bfloat16"`` to round what dense and convolutional layers multiply to bfloat16, and sum in float32;
+            parameters, gradients and everything else stay in ``dtype``. None multiplies as it is.
         regularizer: of every weight whose layer names none of its own.
 
     Raises:
@@ -42,6 +44,7 @@ class Sequential(Network):
         seed: int = 0,
         engine: str = "auto",
         dtype: str = "float32",
+        precision: str | None = None,
         regularizer: Any = None,
     ) -> None:
         chain = layers[0] if len(layers) == 1 and isinstance(layers[0], (list, tuple)) else layers
@@ -64,6 +67,7 @@ class Sequential(Network):
             seed=seed,
             engine=engine,
             dtype=dtype,
+            precision=precision,
             regularizer=regularizer,
             single=True,
         )

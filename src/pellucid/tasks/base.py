@@ -170,7 +170,7 @@ class Task(ABC):
 
         Arguments:
             net: a name of the zoo, or a TOML file.
-            wanted: loss, regularizer, seed, dtype, engine, class_weight; None where nobody said.
+            wanted: loss, regularizer, seed, dtype, precision, engine, class_weight; None where nobody said.
             hyperparameters: of the zoo's network, such as ``hidden``; see `pellucid.tasks.building.OF_NETWORK`.
         """
         wanted = {name: value for name, value in wanted.items() if value is not None}
@@ -229,9 +229,10 @@ class Task(ABC):
         wanted |= layers_of(net_name, wanted)
         recipe = recipe_of(net_name)
         optimizer = optimizer_of(wanted.get("optimizer", recipe.optimizer), wanted.get("learning_rate"))
+        of_all = ("loss", "regularizer", "dtype", "precision", "engine", "class_weight", "seed")
         net = self.network(
             net_name,
-            {name: wanted.get(name) for name in ("loss", "regularizer", "dtype", "engine", "class_weight", "seed")},
+            {name: wanted.get(name) for name in of_all},
             {name: wanted[name] for name in OF_NETWORK if name in wanted},
         )
         names = wanted.get("metrics", list(self.metrics_by_default))

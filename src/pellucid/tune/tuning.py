@@ -29,7 +29,7 @@ from pellucid.tune.storage import SCHEMES
 from pellucid.tune.study import Study, check_folder, folder_of, note_in, write_privately
 
 TRIALS = 50
-FIXED = ("loss", "class_weight", "augment", "engine", "dtype", "metrics")
+FIXED = ("loss", "class_weight", "augment", "engine", "dtype", "precision", "metrics")
 """What every trial has alike, by the names of the flags of ``pellucid train``."""
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _LOOK = 0.5  # seconds between two looks at what the workers have done
@@ -90,7 +90,7 @@ def tune(
         out: the folder for the reports; None is ``tuning/DATA-NET``.
         progress: ``"auto"`` or False.
         reading: how the data are read, as options of `pellucid.data.load`, and ``standardize``, ``categories_as``.
-        fixed: what every trial has alike: loss, class_weight, augment, engine, dtype, metrics.
+        fixed: what every trial has alike: loss, class_weight, augment, engine, dtype, precision, metrics.
 
     Returns:
         The study.

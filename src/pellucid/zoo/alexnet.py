@@ -48,7 +48,7 @@ def alexnet(
         groups: towers; 1 for one device, 62,378,344 parameters.
         dropout: the probability of dropping, after fc6 and fc7.
         initializer: of all weights.
-        options: ``loss``, ``seed``, ``engine``, ``dtype``, ``regularizer``.
+        options: ``loss``, ``seed``, ``engine``, ``dtype``, ``precision``, ``regularizer``.
     """
     _, height, wide = as_image(input_shape, "alexnet")
     if min(height, wide) < SMALL:

@@ -54,7 +54,7 @@ class Entry:
     Arguments:
         name: as in ``--net name``.
         title: one line.
-        build: ``build(input_shape, outputs, *, loss, seed, engine, dtype, **hyperparameters) -> Network``.
+        build: ``build(input_shape, outputs, *, loss, seed, engine, dtype, precision, **hyperparameters) -> Network``.
         source: the paper it follows.
         deviations: everything that differs from the paper.
         recipe: how it is trained.

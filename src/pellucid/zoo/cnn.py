@@ -39,7 +39,7 @@ def cnn(
         activation: after each normalisation.
         dropout: the probability of dropping, after each stage.
         initializer: of the convolutions' weights.
-        options: ``loss``, ``seed``, ``engine``, ``dtype``, ``regularizer``.
+        options: ``loss``, ``seed``, ``engine``, ``dtype``, ``precision``, ``regularizer``.
     """
     as_image(input_shape, "cnn")
     chain: list[Layer] = []

@@ -36,7 +36,7 @@ def lenet5(
         activation: of C1, C3, C5 and F6.
         dropout: the probability of dropping, after C5 and after F6.
         initializer: of the weights of C1, C3, C5 and F6; None is each layer's own.
-        options: ``loss``, ``seed``, ``engine``, ``dtype``, ``regularizer``.
+        options: ``loss``, ``seed``, ``engine``, ``dtype``, ``precision``, ``regularizer``.
     """
     _, height, width = as_image(input_shape, "lenet5")
     drop = [Dropout(dropout)] if dropout else []

@@ -43,7 +43,7 @@ def lenet5_1998(input_shape: Sequence[int], outputs: int, *, loss: Any = "map", 
             paper to 1 for ink.
         outputs: classes, 10: the codes are pictures of the ten digits.
         loss: ``"map"``, equation 9, or ``"code_distance"``, equation 8; None for a network that is only run.
-        options: ``seed``, ``engine``, ``dtype``, ``regularizer``.
+        options: ``seed``, ``engine``, ``dtype``, ``precision``, ``regularizer``.
 
     Raises:
         ShapeError: colour images, or of another size.

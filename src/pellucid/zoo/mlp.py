@@ -35,7 +35,7 @@ def mlp(
             statistics of units that are seldom active would make rare examples huge in prediction.
         initializer: of the hidden layers' weights; None is each `Dense`'s own.
         levels: for features that are codes of a category, how many levels each has, by position; they are embedded.
-        options: ``loss``, ``seed``, ``engine``, ``dtype``, ``regularizer``.
+        options: ``loss``, ``seed``, ``engine``, ``dtype``, ``precision``, ``regularizer``.
 
     Returns:
         a `Sequential`; with embedded features a `Graph`.

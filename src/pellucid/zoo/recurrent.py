@@ -61,7 +61,7 @@ def recurrent(
         stateful: True starts each batch where the batch before ended.
         activation: of the recurrent layers of an ``"rnn"``: ``"tanh"``, ``"relu"`` or ``"sigmoid"``.
         initializer: of the recurrent layers' W.
-        options: ``loss``, ``seed``, ``engine``, ``dtype``, ``regularizer``, ``loss_weights``.
+        options: ``loss``, ``seed``, ``engine``, ``dtype``, ``precision``, ``regularizer``, ``loss_weights``.
     """
     if activation is not None and cell != "rnn":
         raise ParameterError(f"the gates of {cell} have activations of their own", where="activation", got=activation)
@@ -147,7 +147,7 @@ def frames(
         hidden: units of each LSTM.
         dropout: the probability of dropping, after each LSTM.
         every_step: True answers at every step, False after the last one.
-        options: ``loss``, ``loss_weights``, ``seed``, ``engine``, ``dtype``, ``regularizer``.
+        options: ``loss``, ``loss_weights``, ``seed``, ``engine``, ``dtype``, ``precision``, ``regularizer``.
     """
     chain: list[Layer] = []
     if len(input_shape) == 4:

@@ -44,7 +44,7 @@ def resnet(
         width: maps of the first stage.
         shortcut: ``"identity"`` or ``"projection"``.
         pre_activation: True for the blocks of 2016.
-        options: ``loss``, ``seed``, ``engine``, ``dtype``, ``regularizer``.
+        options: ``loss``, ``seed``, ``engine``, ``dtype``, ``precision``, ``regularizer``.
 
     Raises:
         ParameterError: a depth that is not 6 n + 2, or an unknown shortcut.

@@ -59,7 +59,7 @@ def seq2seq(
             source); or ``"bidirectional"``, half of the units each way.
         attention: the score: of `Attention`, ``"scaled_dot"``, ``"dot"`` or ``"general"``; None has no attention.
         dropout: the probability of dropping, between the layers and never along time (Zaremba et al. 2014).
-        options: ``loss``, ``seed``, ``engine``, ``dtype``, ``regularizer``.
+        options: ``loss``, ``seed``, ``engine``, ``dtype``, ``precision``, ``regularizer``.
 
     Raises:
         ParameterError: an unknown cell or encoder, an odd number of units to go both ways.

@@ -43,7 +43,7 @@ def sound_cnn(
         activation: after each normalisation.
         dropout: the probability of dropping, after each stage but the first.
         initializer: of the convolutions' weights.
-        options: ``loss``, ``seed``, ``engine``, ``dtype``, ``regularizer``.
+        options: ``loss``, ``seed``, ``engine``, ``dtype``, ``precision``, ``regularizer``.
 
     Raises:
         ShapeError: the input is no sound.

@@ -56,7 +56,7 @@ def vgg(
         dropout: the probability of dropping, after each fully connected layer.
         batch_norm: normalise before each ReLU of the convolutions, which then have no bias.
         initializer: of all weights.
-        options: ``loss``, ``seed``, ``engine``, ``dtype``, ``regularizer``.
+        options: ``loss``, ``seed``, ``engine``, ``dtype``, ``precision``, ``regularizer``.
     """
     _, *sizes = as_image(input_shape, "vgg")
     if configuration not in CONFIGURATIONS:

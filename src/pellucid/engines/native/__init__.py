@@ -17,6 +17,7 @@ from pellucid.engines.base import Array
 from pellucid.engines.numpy import NumpyOps
 
 PREFERENCE = 10
+PRECISIONS = ("bfloat16",)
 
 # Activations with a kernel, in the order of kernels.h.
 _KINDS = ("relu", "leaky_relu", "sigmoid", "tanh", "elu", "selu", "silu", "hard_sigmoid", "scaled_tanh")
@@ -42,9 +43,9 @@ def unavailable() -> str | None:
     return None
 
 
-def create() -> NativeOps:
+def create(precision: str | None) -> NativeOps:
     """The engine."""
-    return NativeOps()
+    return NativeOps(precision)
 
 
 class NativeOps(NumpyOps):
@@ -56,7 +57,8 @@ class NativeOps(NumpyOps):
 
     name = "native"
 
-    def __init__(self) -> None:
+    def __init__(self, precision: str | None = None) -> None:
+        super().__init__(precision)
         self.kernels: Any = importlib.import_module(f"{__name__}._kernels")
         _show_threads()
 
@@ -72,15 +74,18 @@ class NativeOps(NumpyOps):
     def affine(self, W, A_prev, b):
         if not A_prev.size:
             return super().affine(W, A_prev, b)
+        W, A_prev = self._operands(W, A_prev)
         return self.kernels.affine(_rows(W), _rows(A_prev), None if b is None else _rows(b))
 
     def affine_dW(self, dZ, A_prev):
+        dZ, A_prev = self._operands(dZ, A_prev)
         return self.kernels.affine_dW(_rows(dZ), _rows(A_prev))
 
     def affine_db(self, dZ):
         return self.kernels.affine_db(_rows(dZ))
 
     def affine_dA(self, W, dZ):
+        W, dZ = self._operands(W, dZ)
         return self.kernels.affine_dA(_rows(W), _rows(dZ))
 
     # --- recurrence
@@ -102,15 +107,18 @@ class NativeOps(NumpyOps):
     # --- convolution and pooling
 
     def convolution(self, W, A_prev, b, window, groups):
+        W, A_prev = self._operands(W, A_prev)
         return self.kernels.convolution(_rows(W), _rows(A_prev), None if b is None else _rows(b), window, groups)
 
     def convolution_dW(self, dZ, A_prev, window, groups):
+        dZ, A_prev = self._operands(dZ, A_prev)
         return self.kernels.convolution_dW(_rows(dZ), _rows(A_prev), window, groups)
 
     def convolution_db(self, dZ):
         return self.kernels.row_sums(_rows(dZ), dZ.shape[-1])
 
     def convolution_dA(self, W, dZ, shape, window, groups):
+        W, dZ = self._operands(W, dZ)
         return self.kernels.convolution_dA(_rows(W), _rows(dZ), shape, window, groups)
 
     def max_pool(self, A_prev, window, places):
