@@ -73,6 +73,22 @@ class Ops(ABC):
         """A training step, compiled where the engine compiles; the step itself otherwise."""
         return step
 
+    def recorded(self, predict: Callable[[Any, Any], Any], shape: tuple[int, ...], dtype: str) -> Any:
+        """A prediction as one call of the engine, recorded while its layers run once; None where it cannot be.
+
+        Arguments:
+            predict: ``predict(ops, X)`` runs all layers and returns what is predicted, (…, m).
+            shape: of one example.
+            dtype: of X and of what the layers make of it.
+
+        Returns:
+            ``program(x, most)``: for at most so many finite examples x (m, …), contiguous and of this shape and type,
+            the predictions (m, …); None for any other x. It reads the parameters where they lay when it was recorded;
+            ``program.unchanged(now, then, trees)`` is whether the dictionary ``now`` still has all the objects of
+            ``then``, and the first of each pair of dictionaries in ``trees`` the same as the second.
+        """
+        return None
+
     # --- affine: Z = W A_prev + b; of a sequence (T, n_prev, m) step by step, the gradients summed over the steps ----
 
     @abstractmethod

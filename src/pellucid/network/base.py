@@ -17,6 +17,7 @@ from pellucid.errors import DataError, ParameterError, ShapeError
 from pellucid.layers.activations import Activation, Identity
 from pellucid.layers.base import Layer, Mode, Shape, relocated
 from pellucid.network import parameters
+from pellucid.network.recording import FEW, Recording
 from pellucid.registry import config
 from pellucid.sequences import Sequences, fits, written
 from pellucid.trees import Tree, leaves, tree_map
@@ -106,6 +107,7 @@ class Network(ABC):
     steps: tuple[Step, ...]
     ends: dict[str, str]
     input_shapes: dict[Layer, Any]
+    _recording: Recording | None = None  # of `predict`
 
     def _prepare(
         self,
@@ -219,6 +221,7 @@ class Network(ABC):
             rng = np.random.default_rng([self.seed, index, 1])
             params[name] = layer.init(rng, self.input_shapes[layer], np.dtype(self.dtype))
             state[name] = layer.init_state(self.input_shapes[layer], np.dtype(self.dtype))
+        self._recording = None
         self._parameters = self._on_engine({name: tree for name, tree in params.items() if tree})
         self.state = self._on_engine({name: tree for name, tree in state.items() if tree})
 
@@ -232,10 +235,12 @@ class Network(ABC):
 
     @parameters.setter
     def parameters(self, params: Tree) -> None:
+        self._recording = None  # which keeps the arrays alive that it reads
         self._parameters = self._on_engine(parameters.fitted(params, self._parameters, self.dtype))
 
     def adopt(self, params: Tree, state: Tree) -> None:
         """Take over trees that came from a training of this network, unchecked and not copied."""
+        self._recording = None
         self._parameters, self.state = params, state
 
     # --- forward and backward, as pure functions of what goes in ------------------------------------------------
@@ -700,6 +705,13 @@ class Network(ABC):
             (m, n[L]), or (m, T, n[L]) where there is an output at every step, as `Sequences` where T differs; by name
             for several outputs. Stateful layers go on from what was run before, see `reset_state`.
         """
+        recording = self._recording
+        if recording is None or not recording.valid(self):
+            recording = self._recording = Recording(self)
+        if recording.program is not None and type(batch_size) is int and batch_size > 0:
+            A = recording.program(x, min(batch_size, FEW))
+            if A is not None:  # otherwise x is more, or has to be converted or refused
+                return A
         from pellucid.training.measuring import predict
 
         return predict(self, x, batch_size=batch_size)

@@ -8,9 +8,14 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <exception>
+#include <functional>
+#include <limits>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -204,6 +209,14 @@ void levels(const char* what, const In<int64_t>& ids, size_t count) {
 }
 
 template <class A> auto data(const std::optional<A>& a) { return a ? a->data() : nullptr; }
+
+}  // namespace
+}  // namespace pellucid
+
+#include "program.h"
+
+namespace pellucid {
+namespace {
 
 template <class T> void define(nb::module_& m) {
     m.def("affine", [](In<T> W, In<T> A, std::optional<In<T>> b) {
@@ -537,6 +550,8 @@ NB_MODULE(_kernels, m) {
     m.doc() = "Kernels of pellucid's native engine; arrays are contiguous, examples last.";
     define<float>(m);
     define<double>(m);
+    define_program<float>(m, "Program_float32");
+    define_program<double>(m, "Program_float64");
     m.def("instruction_set", [] { return std::string(kernels<float>().name); });
     m.def("threads", &threads);
     m.def("set_threads", [](int n) { unlocked([=] { set_threads(n); }); }, "n"_a);  // waits for the old workers' end
