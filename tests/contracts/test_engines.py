@@ -135,6 +135,63 @@ def test_recurrence(ops, dtype, cell, T, n, m, seed, masked, above, last):
 
 
 @every_engine
+@dtypes
+@pytest.mark.parametrize("cell", GATES)
+@given(T=st.integers(1, 4), n=sizes, n_x=sizes, m=sizes, seed=seeds, masked=st.booleans(), bias=st.booleans())
+def test_the_recurrent_layer_is_its_parts(ops, dtype, cell, T, n, n_x, m, seed, masked, bias):
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape):
+        return rng.normal(size=shape).astype(dtype)
+
+    G = GATES[cell]
+    params = {"W": draw(G * n, n_x) / n_x, "U": draw(G * n, n) / n} | ({"b": draw(G * n, 1)} if bias else {})
+    if cell == "gru" and bias:
+        params["c"] = draw(n, 1)
+    W, U, b, c = map(params.get, "WUbc")
+    X, start, dA = draw(T, n_x, m), tuple(draw(n, m) for _ in range(2 if cell == "lstm" else 1)), draw(T, n, m)
+    if seed % 2:
+        start = tuple(np.zeros_like(each) for each in start)
+    mask = rng.random((T, m)) < 0.7 if masked else None
+    d_last = tuple(draw(n, m) for _ in start)
+
+    states, kept = REFERENCE.recurrence(cell, REFERENCE.affine(W, X, b), U, c, start, mask)
+    dZ, dV, d_start = REFERENCE.recurrence_backward(cell, U, states, kept, mask, dA, d_last)
+    expected = {"W": REFERENCE.affine_dW(dZ, X), "U": REFERENCE.affine_dW(dV, states[0][:-1])}
+    expected |= {"b": REFERENCE.affine_db(dZ)} if bias else {}
+    expected |= {"c": REFERENCE.affine_db(dV[:, -n:])} if c is not None else {}
+
+    def agree(made, right, what):
+        made, limit = ops.to_numpy(made), 10 * TOLERANCE[dtype]
+        assert made.dtype == dtype
+        np.testing.assert_allclose(made, right, rtol=limit, atol=limit, err_msg=f"{cell} {what}")
+
+    def own(tree):
+        if isinstance(tree, tuple):
+            return tuple(own(each) for each in tree)
+        return None if tree is None else ops.asarray(tree.copy())
+
+    given = {name: own(each) for name, each in params.items()}, own(X)
+    own_states, own_kept = ops.recurrent(cell, *given, own(start), own(mask))
+    assert (len(own_states), len(own_kept)) == (len(states), len(kept))
+    for one, other in zip((*own_states, *own_kept), (*states, *kept), strict=True):
+        agree(one, other, "forward")
+    for asked in (True, False):
+        back = ops.recurrent_backward(cell, *given, own_states, own_kept, own(mask), own(dA), own(d_last), asked)
+        dX, grads, d_first = back
+        assert grads.keys() == params.keys()
+        for name, each in grads.items():
+            agree(each, expected[name], f"d{name}")
+        if not asked:
+            assert dX is None
+            assert d_first is None
+            continue
+        agree(dX, REFERENCE.affine_dA(W, dZ), "dX")
+        for one, other in zip(d_first, d_start, strict=True):
+            agree(one, other, "the start")
+
+
+@every_engine
 @pytest.mark.parametrize("cell", GATES)
 def test_recurrence_backward_is_the_derivative(ops, cell, rng):
     """Along one direction through everything that a sequence starts from, masked steps among them."""

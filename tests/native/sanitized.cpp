@@ -116,6 +116,22 @@ template <class T> void every_kernel() {
                                    gru ? (T*)v : nullptr, mask ? (T*)dA : nullptr, d, gru ? (T*)dV : d, d + Z.n,
                                    lstm ? (T*)dC : nullptr});
         });
+        if (gru) continue;
+        long n_x = draw(1, 40), inner = G * n * n, outer = G * n * n_x;
+        Block<T> X(steps * n_x * m), W(outer, -0.2, 0.2), b(G * n);
+        both<T>("recurrent", state, [&](T* last) {
+            std::copy_n((T*)start, state, (T*)H), std::copy_n((T*)start, state, (T*)C);
+            k.recurrence({cell, steps, n, m, U, nullptr, mask, lstm ? (T*)gates : nullptr, H, lstm ? (T*)C : nullptr, nullptr, n_x,
+                          X, W, b});
+            std::copy_n(H + steps * state, state, last);
+        });
+        both<T>("recurrent_backward", inner + outer + G * n, [&](T* d) {
+            Block<T> dh(state), dC(state, 1, 1);
+            std::copy_n((T*)start, state, (T*)dh);
+            k.recurrence_backward({cell, steps, n, m, U, mask, lstm ? (T*)gates : nullptr, H, lstm ? (T*)C : nullptr, nullptr,
+                                   mask ? (T*)dA : nullptr, nullptr, nullptr, dh, lstm ? (T*)dC : nullptr, n_x, X, d + inner, d,
+                                   d + inner + outer, false});
+        });
     }
     {
         Geometry g = geometry(false);

@@ -171,6 +171,71 @@ def test_recurrence(cell, T, n, m, seed, dtype, layout, masked, above, last):
             np.testing.assert_array_equal(one, other, err_msg="recurrence wrote into an argument")
 
 
+@given(
+    cell=st.sampled_from(list(GATES)),
+    T=st.sampled_from([1, 2, 5]),
+    n=st.sampled_from([1, 2, 3, 5, 7, 13, 24, 25, 66]),
+    n_x=st.sampled_from([1, 3, 15, 16, 28]),
+    m=examples.filter(bool),
+    seed=seeds,
+    dtype=dtypes,
+    layout=layouts,
+    masked=st.booleans(),
+    above=st.booleans(),
+    zeros_first=st.booleans(),
+    bias=st.booleans(),
+)
+@example("lstm", 3, 60, 28, 130, 0, "float32", "plain", True, True, False, True)  # more than one thread
+@example("lstm", 3, 100, 28, 128, 0, "float32", "plain", False, False, True, True)
+@example("lstm", 2, 400, 5, 17, 0, "float32", "plain", False, True, False, True)  # a large U
+@example("tanh", 3, 130, 28, 130, 0, "float64", "plain", False, True, True, False)
+def test_the_recurrent_layer(cell, T, n, n_x, m, seed, dtype, layout, masked, above, zeros_first, bias):
+    draw, G = normal(seed, dtype), GATES[cell]
+    params = {"W": draw(G * n, n_x) / np.sqrt(n_x).astype(dtype), "U": draw(G * n, n) / np.sqrt(n + 1).astype(dtype)}
+    params |= {"b": draw(G * n, 1)} if bias else {}
+    params |= {"c": draw(n, 1)} if cell == "gru" and bias else {}
+    X, start = draw(T, n_x, m), tuple(draw(n, m) * (not zeros_first) for _ in range(2 if cell == "lstm" else 1))
+    mask = np.random.default_rng(seed).random((T, m)) < 0.6 if masked else None
+    dA, d_last = draw(T, n, m) if above else None, tuple(draw(n, m) for _ in start)
+
+    def through(ops, lay):
+        own = {name: lay(each) for name, each in params.items()}
+        given = lay((X, start, mask))
+        states, kept = ops.recurrent(cell, own, *given)
+        back = lay(states), lay(kept), given[2], *lay((dA, d_last))
+        dX, grads, d_start = ops.recurrent_backward(cell, own, given[0], *back, True)
+        _, again, _ = ops.recurrent_backward(cell, own, given[0], *back, False)
+        made = {"states": states, "kept": kept, "dX": (dX,), "d_start": d_start}
+        made |= {f"d{name}": (grads[name], again[name]) for name in params}
+        return made, (own, *given)
+
+    def lay(tree):
+        if isinstance(tree, tuple):
+            return tuple(lay(each) for each in tree)
+        return tree if tree is None else laid_out(tree, layout)
+
+    (made, given), (expected, _) = through(NATIVE, lay), through(NUMPY, lambda tree: tree)
+    assert made.keys() == expected.keys()
+    limit = TOLERANCE[dtype] * 10
+    for what, right in expected.items():
+        for one, other in zip(made[what], right, strict=True):
+            assert one.dtype == other.dtype
+            np.testing.assert_allclose(one, other, rtol=limit, atol=limit, err_msg=f"{cell} {what}")
+    for one, other in zip((*given[0].values(), given[1], *given[2]), (*params.values(), X, *start), strict=True):
+        np.testing.assert_array_equal(one, other, err_msg="an argument was written into")
+
+
+def test_a_recurrent_layer_keeps_nan_where_it_is():
+    for cell in ("tanh", "lstm"):
+        draw, G = normal(1, "float32"), GATES[cell]
+        params = {"W": draw(G * 5, 3), "U": draw(G * 5, 5), "b": draw(G * 5, 1)}
+        X, start = draw(3, 3, 20), tuple(zeros(5, 20) for _ in range(1 + (cell == "lstm")))
+        X[1, :, 7] = np.nan
+        (H, *_), _ = NATIVE.recurrent(cell, params, X, start, None)
+        assert np.isnan(H[2:, :, 7]).all()
+        assert np.isfinite(np.delete(H, 7, axis=2)).all()
+
+
 def test_a_recurrence_keeps_nan_where_it_is():
     """Examples do not see each other, and one that is lost does not look like one that is not."""
     for cell, gates in GATES.items():
@@ -554,6 +619,18 @@ REFUSED = {
         (-1, zeros(2, 3, 5), zeros(3, 3), None, zeros(3, 5), None, None),
         (4, zeros(2, 9, 5), zeros(9, 3), zeros(4, 1), zeros(3, 5), None, None),
     ],
+    "recurrent": [
+        (0, zeros(2, 4, 5), zeros(3, 4), zeros(3, 4), None, zeros(3, 5), None, None),
+        (0, zeros(2, 4, 5), zeros(3, 3), zeros(3, 3), None, zeros(3, 5), None, None),
+        (0, zeros(2, 4, 5), zeros(4, 4), zeros(3, 3), None, zeros(3, 5), None, None),
+        (0, zeros(4, 5), zeros(3, 4), zeros(3, 3), None, zeros(3, 5), None, None),
+        (0, zeros(2, 4, 5), zeros(3, 4), zeros(3, 3), zeros(2, 1), zeros(3, 5), None, None),
+        (0, zeros(2, 4, 5), zeros(3, 4), zeros(3, 3), None, zeros(3, 4), None, None),
+        (0, zeros(2, 4, 5), zeros(3, 4), zeros(3, 3), None, zeros(3, 5), None, zeros(2, 4, dtype="uint8")),
+        (3, zeros(2, 4, 5), zeros(12, 4), zeros(12, 3), None, zeros(3, 5), None, None),
+        (4, zeros(2, 4, 5), zeros(9, 4), zeros(9, 3), None, zeros(3, 5), None, None),
+        (9, zeros(2, 4, 5), zeros(3, 4), zeros(3, 3), None, zeros(3, 5), None, None),
+    ],
     "recurrence_backward": [
         (4, *arguments)
         for arguments in (
@@ -583,6 +660,11 @@ REFUSED = {
         (3, zeros(12, 3), zeros(3, 3, 5), None, zeros(2, 12, 5), None, None, None, None, None),
         (3, zeros(12, 3), zeros(3, 3, 5), zeros(2, 3, 5), zeros(2, 12, 5), None, None, None, None, None),
         (3, zeros(12, 3), zeros(3, 3, 5), zeros(3, 3, 5), zeros(2, 12, 5), None, None, None, None, zeros(5, 3)),
+        (4, zeros(9, 3), zeros(3, 3, 5), None, zeros(2, 9, 5), zeros(2, 3, 5), *(None,) * 4, zeros(2, 4, 5), True),
+        (0, zeros(3, 3), zeros(3, 3, 5), *(None,) * 7, zeros(3, 4, 5), True),
+        (0, zeros(3, 3), zeros(3, 3, 5), *(None,) * 7, zeros(4, 5), True),
+        (0, zeros(3, 3), zeros(3, 3, 5), *(None,) * 7, None, False),
+        (0, zeros(3, 3), zeros(3, 3, 0), *(None,) * 7, zeros(2, 4, 0), False),
     ],
     "examples_last": [(zeros(3, 4), np.array([0, 3])), (zeros(3, 4), np.array([-1])), (zeros(3), np.array([0]))],
 }

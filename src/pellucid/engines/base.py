@@ -161,6 +161,54 @@ class Ops(ABC):
             and the gradient of the states at the start, each (n, m). Masked steps have zeros in dZ and dV.
         """
 
+    def recurrent(
+        self, cell: str, params: dict[str, Array], X: Array, state: tuple[Array, ...], mask: Array | None
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """The whole recurrent layer: `recurrence` of Z[t] = W X[t] + b.
+
+        Arguments:
+            cell, state, mask: as in `recurrence`.
+            params: W (G n, n_x), U (G n, n), and where the layer has them b (G n, 1) and c (n, 1).
+            X: (T, n_x, m).
+
+        Returns:
+            what `recurrence` returns.
+        """
+        Z = self.affine(params["W"], X, params.get("b"))
+        return self.recurrence(cell, Z, params["U"], params.get("c"), state, mask)
+
+    def recurrent_backward(
+        self,
+        cell: str,
+        params: dict[str, Array],
+        X: Array,
+        states: tuple[Array, ...],
+        kept: tuple[Array, ...],
+        mask: Array | None,
+        dA: Array | None,
+        d_last: tuple[Array | None, ...],
+        input_gradient: bool,
+    ) -> tuple[Array | None, dict[str, Array], tuple[Array, ...] | None]:
+        """Back-propagation through time, to the parameters.
+
+        Arguments:
+            cell, params, X, mask: as in `recurrent`.
+            states, kept: what it returned.
+            dA, d_last: as in `recurrence_backward`.
+            input_gradient: whether the gradients of X and of the start are asked for.
+
+        Returns:
+            dX (T, n_x, m); the gradient of each of the params; and of the states at the start, each (n, m). The first
+            and the last are None where they are not asked for.
+        """
+        dZ, dV, d_start = self.recurrence_backward(cell, params["U"], states, kept, mask, dA, d_last)
+        grads = {"W": self.affine_dW(dZ, X), "U": self.affine_dW(dV, states[0][:-1])}
+        if "b" in params:
+            grads["b"] = self.affine_db(dZ)
+        if "c" in params:
+            grads["c"] = self.affine_db(dV[:, -params["U"].shape[1] :])
+        return (self.affine_dA(params["W"], dZ), grads, d_start) if input_gradient else (None, grads, None)
+
     # --- convolution, as networks mean it: the kernel is not flipped --------------------------------------------
 
     @abstractmethod

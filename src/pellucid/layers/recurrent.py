@@ -125,17 +125,15 @@ class _Recurrent(Layer):
     # --- forward and backward -----------------------------------------------------------------------------------
 
     def forward(self, ops, params, A_prev, *, mode=PREDICT):
-        W, U, b, c = params["W"], params["U"], params.get("b"), params.get("c")
         X, *starts = A_prev if isinstance(A_prev, tuple) else (A_prev,)
         mask = mode.mask[0] if isinstance(mode.mask, tuple) else mode.mask
-        self._check(X, W, mask)
+        self._check(X, params["W"], mask)
         given = bool(starts)
         start = tuple(self._started(ops, each, X) for each in starts or map(mode.state.get, self.states))
         if self.reverse:
             X, mask = X[::-1], None if mask is None else mask[::-1]
 
-        Z = ops.affine(W, X, b)
-        states, kept = ops.recurrence(self.cell, Z, U, c, start, mask)
+        states, kept = ops.recurrent(self.cell, params, X, start, mask)
         A = states[0][1:] if self.return_sequences else states[0][-1]
         if self.reverse and self.return_sequences:
             A = A[::-1]
@@ -143,20 +141,9 @@ class _Recurrent(Layer):
         return (A, *last) if last else A, _Cache(X, states, kept, mask, given)
 
     def backward(self, ops, params, cache, dA, *, input_gradient=True):
-        W, U = params["W"], params["U"]
-        X, H = cache.X, cache.states[0][:-1]
-
-        dZ, dV, d_start = ops.recurrence_backward(
-            self.cell, U, cache.states, cache.kept, cache.mask, *self._arriving(dA)
-        )
-        grads = {"W": ops.affine_dW(dZ, X), "U": ops.affine_dW(dV, H)}
-        if self.use_bias:
-            grads["b"] = ops.affine_db(dZ)
-        if "c" in params:
-            grads["c"] = ops.affine_db(dV[:, -self.units :])
+        dX, grads, d_start = ops.recurrent_backward(self.cell, params, *cache[:-1], *self._arriving(dA), input_gradient)
         if not input_gradient:
-            return (None,) * (1 + len(d_start)) if cache.given else None, grads
-        dX = ops.affine_dA(W, dZ)
+            return (None,) * (1 + len(self.states)) if cache.given else None, grads
         dX = dX[::-1] if self.reverse else dX
         return (dX, *d_start) if cache.given else dX, grads
 

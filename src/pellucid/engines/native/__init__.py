@@ -22,6 +22,7 @@ PRECISIONS = ("bfloat16",)
 # Activations with a kernel, in the order of kernels.h.
 _KINDS = ("relu", "leaky_relu", "sigmoid", "tanh", "elu", "selu", "silu", "hard_sigmoid", "scaled_tanh")
 _CELLS = ("tanh", "relu", "sigmoid", "lstm", "gru")  # in the order of kernels.h
+_LARGE = 1 << 19  # numbers in U from which its gradient stays in no cache: then all steps at once are faster than each
 _CONSTANTS = {"leaky_relu": "slope", "elu": "alpha"}
 _RULES = {
     "gradient_descent": (0, ()),
@@ -111,9 +112,31 @@ class NativeOps(NumpyOps):
         H, C, Z, v, dA, d_h, d_C = (
             None if each is None else _rows(each) for each in (*_two(states), *_two(kept), dA, *_two(d_last))
         )
-        number = _CELLS.index(cell)
-        dZ, dV, *d_start = self.kernels.recurrence_backward(number, _rows(U), H, C, Z, v, _bytes(mask), dA, d_h, d_C)
-        return dZ, dV, _there(*d_start)
+        given = _rows(U), H, C, Z, v, _bytes(mask), dA, d_h, d_C
+        dZ, dV, d_h, d_C, *_ = self.kernels.recurrence_backward(_CELLS.index(cell), *given)
+        return dZ, dV, _there(d_h, d_C)
+
+    def recurrent(self, cell, params, X, state, mask):
+        if cell == "gru":
+            return super().recurrent(cell, params, X, state, mask)
+        given = (None if each is None else _rows(each) for each in (params.get("b"), *_two(state)))
+        H, C, Z = self.kernels.recurrent(
+            _CELLS.index(cell), _rows(X), _rows(params["W"]), _rows(params["U"]), *given, _bytes(mask)
+        )
+        return _there(H, C), _there(Z)
+
+    def recurrent_backward(self, cell, params, X, states, kept, mask, dA, d_last, input_gradient):
+        if cell == "gru" or params["U"].size > _LARGE:
+            return super().recurrent_backward(cell, params, X, states, kept, mask, dA, d_last, input_gradient)
+        H, C, Z, dA, d_h, d_C, X = (
+            None if each is None else _rows(each) for each in (*_two(states), *_two(kept)[:1], dA, *_two(d_last), X)
+        )
+        given = _rows(params["U"]), H, C, Z, None, _bytes(mask), dA, d_h, d_C, X, input_gradient
+        dZ, _, d_h, d_C, *found = self.kernels.recurrence_backward(_CELLS.index(cell), *given)
+        grads = {name: each for name, each in zip("WUb", found, strict=True) if name in params}
+        if not input_gradient:
+            return None, grads, None
+        return self.affine_dA(params["W"], dZ), grads, _there(d_h, d_C)
 
     # --- convolution and pooling
 

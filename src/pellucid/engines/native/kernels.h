@@ -19,13 +19,16 @@ constexpr int SLOTS[RULES] = {0, 1, 1, 1, 1, 2, 2, 2, 1};  // arrays that each r
 enum Cell { TANH_CELL, RELU_CELL, SIGMOID_CELL, LSTM_CELL, GRU_CELL, CELLS };
 constexpr int GATES[CELLS] = {1, 1, 1, 4, 3};
 
-// A recurrent cell's T steps; arrays as `recurrence` in base.py has them, those that a cell does not have null.
+// A recurrent cell's T steps; arrays as `recurrence` in base.py has them, those that a cell does not have null. With X,
+// which all but the GRU take, those of `recurrent`: Z is made where the cell keeps it, and so are dW, dU and db.
 template <class T> struct Sequence {
     int cell;
     long steps, n, m;
     const T *U, *c;
     const uint8_t* mask;
     T *Z, *H, *C, *v;  // the states' first step is given, the others are made
+    long n_x = 0;
+    const T *X = nullptr, *W = nullptr, *b = nullptr;
 };
 template <class T> struct SequenceBackward {
     int cell;
@@ -33,8 +36,12 @@ template <class T> struct SequenceBackward {
     const T* U;
     const uint8_t* mask;
     const T *Z, *H, *C, *v, *dA;
-    T *dZ, *dV;  // one array where the two are equal
+    T *dZ, *dV;  // one array where the two are equal; null if nobody asks
     T *dh, *dC;  // of the states after the last step, turned into those of the start
+    long n_x = 0;
+    const T* X = nullptr;
+    T *dW = nullptr, *dU = nullptr, *db = nullptr;
+    bool to_start = true;  // whether dh and dC are turned
 };
 
 template <class T> struct Kernels {

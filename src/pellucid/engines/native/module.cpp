@@ -465,7 +465,7 @@ template <class T> void define(nb::module_& m) {
        "mask"_a.noconvert().none());
     m.def("recurrence_backward", [](int cell, In<T> U, In<T> H, std::optional<In<T>> C, std::optional<In<T>> Z, std::optional<In<T>> v,
                                     std::optional<In<uint8_t>> mask, std::optional<In<T>> dA, std::optional<In<T>> d_h,
-                                    std::optional<In<T>> d_C) {
+                                    std::optional<In<T>> d_C, std::optional<In<T>> X, bool to_inputs) {
         need(H.ndim() == 3 && H.shape(0) > 0, "recurrence_backward: the states are (T + 1, n, m)");
         Recurrent s(cell, shape_of(U), H.shape(0) - 1, H.shape(2));
         need(shape_of(H) == s.states(), "recurrence_backward: the states are (T + 1, n, m), U (G n, n)");
@@ -483,18 +483,51 @@ template <class T> void define(nb::module_& m) {
             else std::fill_n(d.data(), d.size(), T(0));
             return d;
         };
-        auto dZ = make<T>(s.gates());
-        auto dV = gru ? make<T>(s.gates()) : dZ;
+        std::optional<Out<T>> dZ, dV, dC, dW, dU, db;
+        if (to_inputs) dZ = make<T>(s.gates());
+        dV = gru ? make<T>(s.gates()) : dZ;
         auto dh = start(d_h);
-        std::optional<Out<T>> dC;
         if (lstm) dC = start(d_C);
+        long n_x = X && X->ndim() == 3 ? X->shape(1) : 0;
+        need(X ? !gru : to_inputs, "recurrence_backward: dW, dU and db are made from X, but not for a GRU");
+        s.given(X, false, {s.T, size_t(n_x), s.m}, "recurrence_backward: X (T, n_x, m)");
+        if (X) {
+            need(s.m > 0, "recurrence_backward: there are no examples to take the mean of");
+            dW = make<T>({U.shape(0), size_t(n_x)}), dU = make<T>(shape_of(U)), db = make<T>({U.shape(0), 1});
+        }
         unlocked([&] {
             kernels<T>().recurrence_backward({cell, long(s.T), long(s.n), long(s.m), U.data(), data(mask), data(Z), H.data(), data(C), data(v),
-                                              data(dA), dZ.data(), dV.data(), dh.data(), data(dC)});
+                                              data(dA), data(dZ), data(dV), dh.data(), data(dC), n_x, data(X), data(dW), data(dU),
+                                              data(db), to_inputs});
         });
-        return std::make_tuple(dZ, dV, dh, dC);
+        return std::make_tuple(dZ, dV, dh, dC, dW, dU, db);
     }, "cell"_a, "U"_a.noconvert(), "H"_a.noconvert(), "C"_a.noconvert().none(), "Z"_a.noconvert().none(), "v"_a.noconvert().none(),
-       "mask"_a.noconvert().none(), "dA"_a.noconvert().none(), "d_h"_a.noconvert().none(), "d_C"_a.noconvert().none());
+       "mask"_a.noconvert().none(), "dA"_a.noconvert().none(), "d_h"_a.noconvert().none(), "d_C"_a.noconvert().none(),
+       "X"_a.noconvert().none() = nb::none(), "to_inputs"_a = true);
+
+    m.def("recurrent", [](int cell, In<T> X, In<T> W, In<T> U, std::optional<In<T>> b, In<T> h, std::optional<In<T>> C,
+                          std::optional<In<uint8_t>> mask) {
+        need(X.ndim() == 3, "recurrent: X (T, n_x, m)");
+        Recurrent s(cell, shape_of(U), X.shape(0), X.shape(2));
+        bool lstm = cell == LSTM_CELL;
+        need(cell != GRU_CELL, "recurrent: a GRU adds its two products elsewhere");
+        need(shape_of(W) == Shape{U.shape(0), X.shape(1)}, "recurrent: W (G n, n_x) and U (G n, n)");
+        need(!b || b->size() == U.shape(0), "recurrent: b (G n, 1)");
+        need(shape_of(h) == s.state(), "recurrent: a state is (n, m)");
+        s.given(C, lstm, s.state(), "recurrent: a state is (n, m)");
+        s.given(mask, false, {s.T, s.m}, "recurrent: the mask is (T, m)");
+        auto H = make<T>(s.states());
+        std::optional<Out<T>> cells, Z;
+        if (lstm) cells = make<T>(s.states()), Z = make<T>(s.gates());
+        std::copy_n(h.data(), h.size(), H.data());
+        if (lstm) std::copy_n(C->data(), C->size(), cells->data());
+        unlocked([&] {
+            kernels<T>().recurrence({cell, long(s.T), long(s.n), long(s.m), U.data(), nullptr, data(mask), data(Z), H.data(), data(cells),
+                                     nullptr, long(X.shape(1)), X.data(), W.data(), data(b)});
+        });
+        return std::make_tuple(H, cells, Z);
+    }, "cell"_a, "X"_a.noconvert(), "W"_a.noconvert(), "U"_a.noconvert(), "b"_a.noconvert().none(), "h"_a.noconvert(),
+       "C"_a.noconvert().none(), "mask"_a.noconvert().none());
 
     m.def("embedding", [](In<T> W, In<int64_t> ids) {
         need(W.ndim() == 2, "embedding: W (n, levels)");

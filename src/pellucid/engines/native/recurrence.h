@@ -1,6 +1,8 @@
 // A whole sequence through a recurrent cell. Examples do not see each other, so each thread takes panels of neighbouring
 // columns through all steps by itself: a panel's state stays in the cache, U is packed once, and no step waits for another
-// thread. Sums of U h go through their units' gates while they are near. Included by kernels.cpp after the activations.
+// thread. Sums of U h go through their units' gates while they are near. Given X, a panel's own columns of it stand below
+// its state, so that one product makes W X + U h + b, and dW, dU and db are summed while a step's dZ is near: neither Z nor
+// dZ goes through the memory. Included by kernels.cpp after the activations.
 #pragma once
 
 namespace pellucid {
@@ -43,14 +45,15 @@ template <class T> struct Place {
     V<T> load(const T* A, int g) const { return load_part(A + g * gate + row, k); }
     void store(T* A, V<T> v) const { store_part(A + row, v, k); }
     void store(T* A, int g, V<T> v) const { store_part(A + g * gate + row, v, k); }
+    V<T> plus(V<T> sum, const T* A, int g) const { return A ? sum + load(A, g) : sum; }
 };
 
-// A sequence's arrays at one step; `next` are the states after it.
+// A sequence's arrays at one step; `next` are the states after it, `given` what the sums lack, null where they have all.
 template <class T, class Float> struct Step {
     Float *Z, *v;
     const T *H, *C;
     Float *H_next, *C_next;
-    const T* c;
+    const T *c, *given;
 };
 
 // A cell's `forward` makes N vectors of one unit's A (all of them before the next function, none waits for another) from its
@@ -60,7 +63,7 @@ template <class T, int KIND> struct SimpleCell {
     static constexpr int GATES = 1, UNITS = HEIGHT;
     template <int N> static void forward(const Place<T>* at, const Step<T, T>& step, const T* sums, const V<T>*, V<T>* a) {
         for (int j = 0; j < N; ++j) {
-            V<T> z = at[j].load(step.Z) + load(sums + j * LANES<T>);
+            V<T> z = at[j].plus(load(sums + j * LANES<T>), step.given, 0);
             if constexpr (KIND == TANH_CELL) a[j] = tanh<T>(z);
             else if constexpr (KIND == RELU_CELL) a[j] = max<T>(V<T>{}, z);
             else a[j] = sigmoid<T>(z);
@@ -81,7 +84,7 @@ template <class T> struct LSTMCell {
     template <int N> static void forward(const Place<T>* at, const Step<T, T>& step, const T* sums, const V<T>*, V<T>* a) {
         V<T> c[N], o[N];
         for (int j = 0; j < N; ++j) {
-            auto z = [&](int gate) { return at[j].load(step.Z, gate) + load(sums + (gate * N + j) * LANES<T>); };
+            auto z = [&](int gate) { return at[j].plus(load(sums + (gate * N + j) * LANES<T>), step.given, gate); };
             V<T> i = sigmoid<T>(z(0)), f = sigmoid<T>(z(1)), g = tanh<T>(z(2)), before = at[j].load(step.C);
             o[j] = sigmoid<T>(z(3));
             c[j] = f * before + i * g;
@@ -144,30 +147,40 @@ template <class T> inline I<T> kept(const uint8_t* mask, long first, long k) {
 // A at step t of an array of so many numbers a step; null where there is none.
 template <class P> inline P* of(P* A, long t, long size) { return A ? A + t * size : nullptr; }
 
+// How many rows of [U W b] and of a panel of [h; X; 1] meet; of U and h alone where X is not given.
+template <class Arrays> long meeting(const Arrays& s) { return s.X ? s.n + s.n_x + 1 : s.n; }
+
 template <class T, class Cell, int N> void forward_panel(const Sequence<T>& s, const T* U, long first, long columns) {
     constexpr long L = LANES<T>, WIDTH = N * L, GATES = Cell::GATES, UNITS = Cell::UNITS;
-    const long n = s.n, m = s.m, size = n * m;
-    T* panels = scratch<T, 8>(2 * n * WIDTH);
+    const long n = s.n, m = s.m, size = n * m, K = meeting(s);
+    T* panels = scratch<T, 8>(2 * K * WIDTH);
     alignas(64) T sums[GATES * UNITS * WIDTH];
     Place<T> at[N];
     for (int j = 0; j < N; ++j) at[j].gate = size, at[j].k = std::min(L, columns - j * L);
-    for (long u = 0; u < n; ++u)
-        for (int j = 0; j < N; ++j) store(panels + u * WIDTH + j * L, load_part(s.H + u * m + first + j * L, at[j].k));
+    auto take = [&](T* to, const T* from, long rows) {
+        for (long u = 0; u < rows; ++u)
+            for (int j = 0; j < N; ++j) store(to + u * WIDTH + j * L, load_part(from + u * m + first + j * L, at[j].k));
+    };
+    take(panels, s.H, n);
+    for (long panel = 1; s.X && panel <= 2; ++panel) std::fill_n(panels + (panel * K - 1) * WIDTH, WIDTH, T(1));
+    const bool zeros = std::all_of(panels, panels + n * WIDTH, [](T h) { return h == 0; });
     for (long t = 0; t < s.steps; ++t) {
-        const T* h = panels + t % 2 * n * WIDTH;
-        T* next = panels + (t + 1) % 2 * n * WIDTH;
-        const Step<T, T> step{of(s.Z, t, GATES * size), of(s.v, t, size),     of(s.H, t, size), of(s.C, t, size),
-                              of(s.H, t + 1, size),     of(s.C, t + 1, size), s.c};
+        T *h = panels + t % 2 * K * WIDTH, *next = panels + (t + 1) % 2 * K * WIDTH;
+        const long begin = t == 0 && zeros ? n : 0;
+        if (s.X) take(h + n * WIDTH, s.X + t * s.n_x * m, s.n_x);
+        const Step<T, T> step{of(s.Z, t, GATES * size), of(s.v, t, size),     of(s.H, t, size),
+                              of(s.C, t, size),         of(s.H, t + 1, size), of(s.C, t + 1, size),
+                              s.c,                      s.X ? nullptr : of(s.Z, t, GATES * size)};
         for (int j = 0; j < N; ++j) at[j].keep = kept<T>(of(s.mask, t, m), first + j * L, at[j].k);
         for (long unit = 0; unit < n; unit += UNITS) {
             const long last = std::min(n, unit + UNITS);
             for (long u = unit; u < last; ++u) {
                 const long row = u * m + first;
-                for (int g = 0; g < GATES; ++g) fetch<WIDTH>(step.Z + g * size + row);
+                for (int g = 0; step.Z && g < GATES; ++g) fetch<WIDTH>(step.Z + g * size + row);
                 fetch<WIDTH>(step.H_next + row);
                 if (s.C) fetch<WIDTH>(step.C + row), fetch<WIDTH>(step.C_next + row);
             }
-            panel_tile<T, GATES * UNITS, N>(n, U + unit * GATES * n, h, sums);
+            panel_tile<T, GATES * UNITS, N>(K - begin, U + (unit * K + begin * UNITS) * GATES, h + begin * WIDTH, sums);
             for (long u = unit; u < last; ++u) {
                 V<T> before[N], a[N];
                 for (int j = 0; j < N; ++j) {
@@ -185,9 +198,42 @@ template <class T, class Cell, int N> void forward_panel(const Sequence<T>& s, c
     }
 }
 
+// dU, dW and db beside each other, (G n, wide), the last two from column `inputs` on.
+template <class T> struct Gradient {
+    static constexpr long L = LANES<T>;
+    const SequenceBackward<T>& s;
+    const long columns, inputs, wide;
+    T* turned;
+    std::vector<long> offsets;
+    Gradient(const SequenceBackward<T>& s, long columns)
+        : s(s), columns(columns), inputs((s.n + L - 1) / L * L), wide(inputs + (s.n_x + L) / L * L) {
+        if (!s.X) return;
+        turned = scratch<T, 6>(columns * wide);
+        for (long k = 0; k < columns; ++k) {
+            T* row = turned + k * wide;
+            std::fill(row, row + wide, T(0));
+            row[inputs + s.n_x] = 1;
+            offsets.push_back(k * wide);
+        }
+    }
+    // += dZ (G n, columns) of step t times its [h; X; 1]ᵀ. Zeros that a sequence starts from add nothing.
+    void add(long t, long first, const T* dZ, long dZ_row, T* sums) const {
+        constexpr long WIDTH = VECTORS * L;
+        const T* h = s.H + t * s.n * s.m + first;
+        bool zeros = t == 0;
+        for (long u = 0; zeros && u < s.n; ++u) zeros = std::all_of(h + u * s.m, h + u * s.m + columns, [](T a) { return a == 0; });
+        const long begin = zeros ? inputs / WIDTH * WIDTH : 0;
+        transpose(s.n, columns, h, s.m, turned, wide);
+        transpose(s.n_x, columns, s.X + t * s.n_x * s.m + first, s.m, turned + inputs, wide);
+        Span all{0, columns};
+        block<T>(GATES[s.cell] * s.n, wide - begin, &all, 1, dZ, dZ_row, 1, turned + begin, offsets.data(), sums + begin, wide,
+                 nullptr, T(1), true, true);
+    }
+};
+
 // The tile of Uᵀ dV of one step is the gradient of the step before's A, and goes through its gates at once.
 template <class T, class Cell, int N>
-void backward_panel(const SequenceBackward<T>& s, const T* U, long first, long columns) {
+void backward_panel(const SequenceBackward<T>& s, const T* U, T* gradient, long first, long columns) {
     constexpr long L = LANES<T>, WIDTH = N * L, GATES = Cell::GATES;
     const long n = s.n, m = s.m, size = n * m, K = GATES * n;
     const long rounded = (n + HEIGHT - 1) / HEIGHT * HEIGHT, parts = (K + PART - 1) / PART;
@@ -209,11 +255,12 @@ void backward_panel(const SequenceBackward<T>& s, const T* U, long first, long c
             store(passed + u * WIDTH + j * L, load_part(s.dh + u * m + first + j * L, k[j]));
             store(dC + u * WIDTH + j * L, s.dC ? load_part(s.dC + u * m + first + j * L, k[j]) : V<T>{});
         }
+    const Gradient<T> of_parameters(s, columns);
     for (long t = s.steps - 1; t >= 0; --t) {
         const T* after = panels + t % 2 * K * WIDTH;  // dV of the step after
         T* own = panels + (t + 1) % 2 * K * WIDTH;
         const Step<T, const T> step{of(s.Z, t, K * m),    of(s.v, t, size),     of(s.H, t, size), of(s.C, t, size),
-                                    of(s.H, t + 1, size), of(s.C, t + 1, size), nullptr};
+                                    of(s.H, t + 1, size), of(s.C, t + 1, size), nullptr,          nullptr};
         const T* dA = of(s.dA, t, size);
         T *dZ = of(s.dZ, t, K * m), *dV = s.dV == s.dZ ? nullptr : of(s.dV, t, K * m);
         I<T> keep[N];
@@ -244,12 +291,14 @@ void backward_panel(const SequenceBackward<T>& s, const T* U, long first, long c
                     for (int g = 0; g < GATES; ++g) {
                         V<T> goes = at.keep ? through[g] : V<T>{};
                         store(own + (g * n + u) * WIDTH + j * L, goes);
-                        at.store(dZ, g, at.keep ? gates[g] : V<T>{});
+                        if (dZ) at.store(dZ, g, at.keep ? gates[g] : V<T>{});
                         if (dV) at.store(dV, g, goes);
                     }
                 }
         }
+        if (s.X) of_parameters.add(t, first, own, WIDTH, gradient);
     }
+    if (!s.to_start) return;
     for (long part = 0; s.steps && part < parts; ++part) product(panels + K * WIDTH, part);
     for (long u = 0; u < n; ++u)
         for (int j = 0; j < N; ++j) {
@@ -259,36 +308,45 @@ void backward_panel(const SequenceBackward<T>& s, const T* U, long first, long c
         }
 }
 
-// Panels of nearly equal width, as many as keep the threads busy; f(integral N, first column, columns).
-template <class T, class F> void each_panel(long m, double cost, F f) {
+// Panels of nearly equal width, as many as keep the threads busy, in as many shares as threads take part:
+// f(share, integral N, first column, columns), and how many shares there can be.
+inline long shares(double cost) { return cost < WORTH_A_THREAD ? 1 : threads(); }
+
+template <class T, class F> void each_panel(long m, long workers, F f) {
     constexpr long L = LANES<T>;
-    long vectors = (m + L - 1) / L, workers = cost < WORTH_A_THREAD ? 1 : threads();
-    long parts = (vectors + VECTORS - 1) / VECTORS;
+    long vectors = (m + L - 1) / L, parts = (vectors + VECTORS - 1) / VECTORS;
     parts = std::min(vectors, (parts + workers - 1) / workers * workers);
-    auto part = [&](long p) {
+    auto part = [&](long share, long p) {
         long first = vectors * p / parts * L, columns = std::min(m, vectors * (p + 1) / parts * L) - first;
         switch ((columns + L - 1) / L) {
-            case 1: return f(std::integral_constant<int, 1>(), first, columns);
-            case 2: return f(std::integral_constant<int, 2>(), first, columns);
+            case 1: return f(share, std::integral_constant<int, 1>(), first, columns);
+            case 2: return f(share, std::integral_constant<int, 2>(), first, columns);
 #if defined(__AVX512F__)
-            case 3: return f(std::integral_constant<int, 3>(), first, columns);
-            default: return f(std::integral_constant<int, 4>(), first, columns);
+            case 3: return f(share, std::integral_constant<int, 3>(), first, columns);
+            default: return f(share, std::integral_constant<int, 4>(), first, columns);
 #endif
         }
     };
-    if (workers > 1) return parallel(parts, part);
-    for (long p = 0; p < parts; ++p) part(p);
+    auto share = [&](long w) {
+        for (long p = parts * w / workers; p < parts * (w + 1) / workers; ++p) part(w, p);
+    };
+    if (workers > 1) return parallel(workers, share);
+    share(0);
 }
 
-// U (G n, n) in blocks of units, each k by k: the gates of the first unit, of the second, …; zeros beyond the last unit.
-template <class T> const T* packed(long n, long gates, long units, const T* U) {
-    long blocks = (n + units - 1) / units, R = gates * units;
-    T* to = scratch<T, 7>(blocks * n * R);
+// [U W b], (G n, K), in blocks of units, each k by k: the gates of the first unit, of the second, …; zeros beyond the last.
+template <class T> const T* packed(const Sequence<T>& s, long gates, long units) {
+    long blocks = (s.n + units - 1) / units, R = gates * units, K = meeting(s);
+    T* to = scratch<T, 7>(blocks * K * R);
     for (long b = 0; b < blocks; ++b)
         for (long r = 0; r < R; ++r) {
-            long unit = b * units + r / gates;
-            const T* row = U + (r % gates * n + unit) * n;
-            for (long k = 0; k < n; ++k) to[(b * n + k) * R + r] = unit < n ? row[k] : T(0);
+            const long unit = b * units + r / gates, row = r % gates * s.n + unit;
+            T* k = to + b * K * R + r;
+            auto put = [&](const T* from, long count) {
+                for (long i = 0; i < count; ++i, k += R) *k = unit < s.n && from ? from[i] : T(0);
+            };
+            put(s.U + row * s.n, s.n);
+            if (s.X) put(s.W + row * s.n_x, s.n_x), put(s.b ? s.b + row : nullptr, 1);
         }
     return to;
 }
@@ -316,8 +374,9 @@ template <class T, class F> void of_cell(int cell, F f) {
 template <class T> void recurrence(const Sequence<T>& s) {
     of_cell<T>(s.cell, [&](auto cell) {
         using Cell = decltype(cell);
-        const T* U = packed<T>(s.n, Cell::GATES, Cell::UNITS, s.U);
-        each_panel<T>(s.m, 2.0 * s.steps * Cell::GATES * s.n * s.n * s.m, [&](auto N, long first, long columns) {
+        const T* U = packed<T>(s, Cell::GATES, Cell::UNITS);
+        long workers = shares(2.0 * s.steps * Cell::GATES * s.n * s.n * s.m);
+        each_panel<T>(s.m, workers, [&](long, auto N, long first, long columns) {
             forward_panel<T, Cell, N()>(s, U, first, columns);
         });
     });
@@ -327,8 +386,27 @@ template <class T> void recurrence_backward(const SequenceBackward<T>& s) {
     of_cell<T>(s.cell, [&](auto cell) {
         using Cell = decltype(cell);
         const T* U = packed_transposed<T>(s.n, Cell::GATES, s.U);
-        each_panel<T>(s.m, 2.0 * s.steps * Cell::GATES * s.n * s.n * s.m, [&](auto N, long first, long columns) {
-            backward_panel<T, Cell, N()>(s, U, first, columns);
+        const long rows = Cell::GATES * s.n, workers = shares(2.0 * s.steps * rows * s.n * s.m);
+        const long inputs = Gradient<T>(s, 0).inputs, wide = Gradient<T>(s, 0).wide, size = s.X ? rows * wide : 0;
+        T* gradients = scratch<T, 5>(workers * size);
+        std::fill(gradients, gradients + workers * size, T(0));
+        each_panel<T>(s.m, workers, [&](long share, auto N, long first, long columns) {
+            backward_panel<T, Cell, N()>(s, U, gradients + share * size, first, columns);
+        });
+        if (!s.X) return;
+        split(rows, 1.0 * workers * size, 1, [=](long begin, long end) {
+            auto mean = [=](long row, long column, long count, T* to) {
+                for (long k = 0; k < count; ++k) {
+                    T sum = 0;
+                    for (long w = 0; w < workers; ++w) sum += gradients[w * size + row * wide + column + k];
+                    to[k] = sum / T(s.m);
+                }
+            };
+            for (long row = begin; row < end; ++row) {
+                mean(row, 0, s.n, s.dU + row * s.n);
+                mean(row, inputs, s.n_x, s.dW + row * s.n_x);
+                mean(row, inputs + s.n_x, 1, s.db + row);
+            }
         });
     });
 }
