@@ -18,7 +18,7 @@ from pellucid.trees import leaves
 
 REFERENCE = engines.get("numpy")
 PUBLIC = [name for name, _ in inspect.getmembers(Ops, inspect.isfunction) if not name.startswith("_")]
-ELEMENTWISE = [name for name in activations if activations.find(name).g is not pl.Activation.g]
+ELEMENTWISE = [*(name for name in activations if activations.find(name).g is not pl.Activation.g), "gelu('tanh')"]
 TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
 
 every_engine = pytest.mark.parametrize("ops", [engines.get(name) for name in engines.available()], ids=lambda o: o.name)
@@ -317,6 +317,53 @@ def test_normalize(ops, dtype, shape, over, seed):
 
 @every_engine
 @dtypes
+@given(shape=st.lists(sizes, min_size=2, max_size=4), over=st.sampled_from(["batch", "features", "steps"]), seed=seeds)
+def test_scale(ops, dtype, shape, over, seed):
+    rng = np.random.default_rng(seed)
+    own = {"batch": (shape[0], *(1,) * (len(shape) - 1)), "features": (*shape[:-1], 1), "steps": (shape[-2], 1)}[over]
+    gamma, beta, A_hat, dA = (rng.normal(size=each).astype(dtype) for each in (own, own, shape, shape))
+    twins = Twins(ops, dtype)
+    twins.agree("scale", gamma, A_hat, beta)
+    twins.agree("scale_backward", gamma, dA, A_hat, tolerance=100)
+    _, dgamma, dbeta = REFERENCE.scale_backward(gamma, dA, A_hat)
+    along = (dgamma * gamma + dbeta * beta).sum() * shape[-1]
+    limit = 100 * TOLERANCE[dtype] * dA.size
+    assert abs(along - (dA * REFERENCE.scale(gamma, A_hat, beta)).sum()) < limit  # A is linear in γ and β
+
+
+@every_engine
+@dtypes
+@given(shape=st.lists(sizes, min_size=2, max_size=4), seed=seeds)
+def test_prelu(ops, dtype, shape, seed):
+    rng = np.random.default_rng(seed)
+    a, Z, dA = (rng.normal(size=s).astype(dtype) for s in ((shape[0], *(1,) * (len(shape) - 1)), shape, shape))
+    twins = Twins(ops, dtype)
+    twins.agree("prelu", a, Z)
+    twins.agree("prelu_backward", a, dA, Z, tolerance=100)
+
+
+@every_engine
+@dtypes
+@given(
+    shape=st.lists(sizes, min_size=2, max_size=4),
+    around=st.tuples(st.integers(0, 12), st.integers(0, 3)),
+    beta=st.sampled_from([0.0, 0.75, 1.5]),
+    seed=seeds,
+)
+def test_local_response(ops, dtype, shape, around, beta, seed):
+    rng = np.random.default_rng(seed)
+    A_prev, dA = (rng.normal(size=shape).astype(dtype) for _ in range(2))
+    twins = Twins(ops, dtype)
+    twins.agree("local_response", A_prev, *around, 0.3, beta, 1.5, tolerance=3)
+    _, S = REFERENCE.local_response(A_prev, *around, 0.3, beta, 1.5)
+    before, after = around
+    sums = [(A_prev[max(0, c - before) : c + after + 1] ** 2).sum(axis=0) for c in range(shape[0])]
+    np.testing.assert_allclose(S, 1.5 + 0.3 * np.array(sums), rtol=1e-5)
+    twins.agree("local_response_backward", dA, A_prev, S, *around, 0.3, beta, tolerance=10)
+
+
+@every_engine
+@dtypes
 @given(T=sizes, m=sizes, units=sizes, levels=sizes, seed=seeds)
 def test_embedding(ops, dtype, T, m, units, levels, seed):
     rng = np.random.default_rng(seed)
@@ -420,11 +467,12 @@ def test_convolution_and_pooling(ops, dtype, kernel, stride, pad, m, seed):
 @given(m=st.integers(1, 20), n=st.integers(1, 20), seed=seeds)
 def test_examples_last(ops, dtype, m, n, seed):
     rng = np.random.default_rng(seed)
-    x, rows = rng.normal(size=(m, n, 3)).astype(dtype), rng.integers(m, size=2 * m)
-    X = ops.examples_last(x, rows, dtype)
-    np.testing.assert_array_equal(X, np.moveaxis(x[rows], 0, -1))
-    assert X.dtype == dtype
-    assert X.flags.c_contiguous
+    rows = rng.integers(m, size=2 * m)
+    for x in rng.normal(size=(m, n, 3)).astype(dtype), rng.integers(0, 256, (m, n, 3)).astype("uint8"):
+        X = ops.examples_last(x, rows, dtype)
+        np.testing.assert_array_equal(X, np.moveaxis(x[rows], 0, -1))
+        assert X.dtype == dtype
+        assert X.flags.c_contiguous
 
 
 @every_engine

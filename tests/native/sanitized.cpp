@@ -177,6 +177,19 @@ template <class T> void every_kernel() {
         std::unique_ptr<uint8_t[]> D(new uint8_t[n * m]);
         both<T>("dropout", n * m, [&](T* A) { k.dropout(n * m, 77, T(0.3), dZ, A, D.get()); });
         both<T>("dropout_backward", n * m, [&](T* d) { k.dropout_backward(n * m, dZ, D.get(), T(0.3), d); });
+        both<T>("scale", cube.n, [&](T* A) { k.scale(outer, n, m, variance, cube, b, A); });
+        both<T>("scale_backward", cube.n + 2 * n, [&](T* d) {
+            k.scale_backward(outer, n, m, variance, cube, cube, T(m), d, d + cube.n, d + cube.n + n);
+        });
+        both<T>("prelu", n * m, [&](T* A) { k.prelu(n, m, b, dZ, A); });
+        both<T>("prelu_backward", n * m + n, [&](T* d) { k.prelu_backward(n, m, b, dZ, dZ, T(m), d, d + n * m); });
+        both<T>("erf", n * m, [&](T* A) { k.erf(n * m, dZ, A); });
+        long inner = draw(0, 3) ? m : m * draw(1, 20), before = draw(0, n), after = draw(0, 3);
+        Block<T> image(n * inner), d(n * inner), S(n * inner, 1, 3);
+        both<T>("local_response", image.n, [&](T* A) { k.local_response(n, inner, before, after, T(0.1), T(0.75), T(2), image, A, S); });
+        both<T>("local_response_backward", image.n, [&](T* out) {
+            k.local_response_backward(n, inner, before, after, T(0.1), T(0.75), d, image, S, out);
+        });
         for (int rule = 0; rule < RULES; ++rule) {
             const double constants[] = {0.01, 1, 0.9, 0.9, 1e-8, 0};
             both<T>("update", n * p, [&](T* V) {
@@ -189,6 +202,9 @@ template <class T> void every_kernel() {
         std::vector<int64_t> rows(draw(0, 70));
         for (auto& row : rows) row = draw(0, n - 1);
         both<T>("examples_last", p * rows.size(), [&](T* X) { k.examples_last(rows.size(), p, rows.data(), W, X); });
+        std::unique_ptr<uint8_t[]> bytes(new uint8_t[n * p]);
+        for (long i = 0; i < n * p; ++i) bytes[i] = draw(0, 255);
+        both<T>("examples_last_of_bytes", p * rows.size(), [&](T* X) { k.examples_last_of_bytes(rows.size(), p, rows.data(), bytes.get(), X); });
     }
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 NUMPY = engines.get("numpy")
 NATIVE = engines.get("native") if "native" in engines.available() else None
 TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
-ELEMENTWISE = sorted(name for name in activations if activations.find(name).g is not Activation.g)
+ELEMENTWISE = [*sorted(name for name in activations if activations.find(name).g is not Activation.g), "gelu('tanh')"]
 RULES = ["gradient_descent", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "adadelta", "lion"]
 
 dtypes = st.sampled_from(["float32", "float64"])
@@ -358,6 +359,30 @@ def test_activations_of_what_is_no_ordinary_number(name, dtype):
         np.testing.assert_array_equal(np.isnan(NATIVE.activation(g, Z.copy(), in_place=True)), np.isnan(expected))
 
 
+@given(shape=st.lists(st.integers(0, 20), min_size=1, max_size=3), seed=seeds, dtype=dtypes, layout=layouts)
+def test_erf(shape, seed, dtype, layout):
+    agree("erf", 2 * normal(seed, dtype)(*shape), layout=layout)
+
+
+@pytest.mark.parametrize(("dtype", "units"), [("float32", 4), ("float64", 4)])
+def test_the_tail_of_gelu_keeps_its_digits(dtype, units):
+    """Where 1 + erf has lost them all: z Φ(z) = ½ z erfc(-z/√2), and z² / 2 is rounded before its exponential."""
+    Z = np.linspace(-12 if dtype == "float32" else -30, 0, 999).astype(dtype)
+    exact = np.array([0.5 * z * math.erfc(-z / math.sqrt(2)) for z in Z.astype("float64")])
+    found = NATIVE.activation(activations.get("gelu"), Z)
+    error = np.abs(found - exact) / np.maximum(np.abs(exact), np.finfo(dtype).tiny)
+    assert (error <= units * np.finfo(dtype).eps * (1 + Z.astype("float64") ** 2 / 2)).all()
+
+
+@given(shape=st.lists(st.integers(1, 9), min_size=1, max_size=3), m=examples, seed=seeds, dtype=dtypes, layout=layouts)
+@example(shape=[8, 30, 30], m=65, seed=0, dtype="float32", layout="plain")  # more than one thread
+def test_prelu(shape, m, seed, dtype, layout):
+    draw = normal(seed, dtype)
+    a, Z, dA = draw(shape[0], *(1,) * len(shape)), draw(*shape, m), draw(*shape, m)
+    agree("prelu", a, Z, layout=layout)
+    agree("prelu_backward", a, dA, Z, layout=layout, tolerance=10 * math.prod(shape[1:]))
+
+
 def test_max_pool_keeps_nan():
     A_prev = np.arange(16.0, dtype="float32").reshape(1, 4, 4, 1)
     A_prev[0, 0, 1], A_prev[0, 3, 0], A_prev[0, 2, 2] = np.nan, np.nan, np.inf
@@ -428,6 +453,64 @@ def test_normalize(shape, m, over, seed, dtype, layout):
     agree("normalize", A_prev, tuple(axes), 1e-3, layout=layout, tolerance=50)
     A_hat, _, variance = NUMPY.normalize(A_prev, tuple(axes), 1e-3)
     agree("normalize_backward", dA_hat, A_hat, variance, tuple(axes), 1e-3, layout=layout, tolerance=500)
+
+
+@given(
+    shape=st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    m=examples,
+    over=st.sampled_from(["batch", "features", "last feature"]),
+    seed=seeds,
+    dtype=dtypes,
+    layout=layouts,
+)
+@example(shape=[8, 30, 30], m=65, over="batch", seed=0, dtype="float32", layout="plain")  # more than one thread
+@example(shape=[30, 40], m=65, over="last feature", seed=0, dtype="float32", layout="plain")
+def test_scale(shape, m, over, seed, dtype, layout):
+    draw = normal(seed, dtype)
+    parameter = {
+        "batch": (shape[0], *(1,) * len(shape)),
+        "features": (*shape, 1),
+        "last feature": (shape[-1], 1),
+    }[over]
+    gamma, beta, A_hat, dA = draw(*parameter), draw(*parameter), draw(*shape, m), draw(*shape, m)
+    agree("scale", gamma, A_hat, beta, layout=layout)
+    agree("scale_backward", gamma, dA, A_hat, layout=layout, tolerance=10 * math.prod(shape))
+
+
+@given(
+    C=st.integers(1, 12),
+    shape=st.lists(st.integers(1, 9), max_size=2),
+    m=examples,
+    around=st.tuples(st.integers(0, 14), st.integers(0, 3)),
+    beta=st.sampled_from([0.0, 0.5, 0.75, 1.3]),
+    seed=seeds,
+    dtype=dtypes,
+    layout=layouts,
+)
+@example(20, [20, 20], 65, (2, 2), 0.75, 0, "float32", "plain")  # more than one thread
+def test_local_response(C, shape, m, around, beta, seed, dtype, layout):
+    draw = normal(seed, dtype)
+    A_prev, dA = 3 * draw(C, *shape, m), draw(C, *shape, m)
+    agree("local_response", A_prev, *around, 0.1, beta, 1.5, layout=layout, tolerance=3)
+    _, S = NUMPY.local_response(A_prev, *around, 0.1, beta, 1.5)
+    agree("local_response_backward", dA, A_prev, S, *around, 0.1, beta, layout=layout, tolerance=10)
+
+
+# --- batches
+
+
+@given(
+    m=st.integers(1, 70), n=st.sampled_from([1, 3, 15, 16, 17, 64, 100]), seed=seeds, dtype=dtypes, bytes_=st.booleans()
+)
+@example(m=300, n=400, seed=0, dtype="float32", bytes_=True)  # more than one thread
+def test_examples_last(m, n, seed, dtype, bytes_):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 256, (40, n)).astype("uint8" if bytes_ else dtype)
+    rows = rng.integers(40, size=m)
+    X = NATIVE.examples_last(x, rows, dtype)
+    assert X.dtype == dtype
+    assert X.flags.c_contiguous
+    np.testing.assert_array_equal(X, x[rows].T)
 
 
 # --- randomness
@@ -667,6 +750,41 @@ REFUSED = {
         (0, zeros(3, 3), zeros(3, 3, 0), *(None,) * 7, zeros(2, 4, 0), False),
     ],
     "examples_last": [(zeros(3, 4), np.array([0, 3])), (zeros(3, 4), np.array([-1])), (zeros(3), np.array([0]))],
+    "float32_examples_last": [
+        (zeros(3, 4, dtype="uint8"), np.array([0, 3])),
+        (zeros(3, 4, dtype="uint8"), np.array([-1])),
+        (zeros(3, 4), np.array([0])),
+    ],
+    "float64_examples_last": [(zeros(3, 4, dtype="uint8"), np.array([3])), (zeros(3, dtype="uint8"), np.array([0]))],
+    "erf": [(zeros(4, 3).T,), (zeros(3, dtype="int32"),)],
+    "prelu": [
+        (zeros(4, 1), zeros(3, 5)),
+        (zeros(3, 2, 1), zeros(3, 4, 5)),
+        (zeros(4, 1), zeros(3, 4, 5)),
+        (zeros(3, 1, 1), zeros(3, 5)),
+    ],
+    "prelu_backward": [
+        (zeros(3, 1), zeros(3, 4), zeros(3, 5)),
+        (zeros(4, 1), zeros(3, 5), zeros(3, 5)),
+        (zeros(3, 1), zeros(3, 0), zeros(3, 0)),
+    ],
+    "scale": [
+        (zeros(4, 1), zeros(3, 5), zeros(4, 1)),
+        (zeros(3, 1), zeros(3, 5), zeros(1, 3)),
+        (zeros(3, 2, 1), zeros(3, 4, 5), zeros(3, 2, 1)),
+        (zeros(1, 3, 1), zeros(3, 5), zeros(1, 3, 1)),
+    ],
+    "scale_backward": [
+        (zeros(3, 1), zeros(3, 4), zeros(3, 5)),
+        (zeros(4, 1), zeros(3, 5), zeros(3, 5)),
+        (zeros(3, 1), zeros(3, 0), zeros(3, 0)),
+    ],
+    "local_response": [(zeros(3, 4), -1, 2, 1.0, 0.5, 1.0), (np.float32(1), 1, 1, 1.0, 0.5, 1.0)],
+    "local_response_backward": [
+        (zeros(3, 4), zeros(3, 4), zeros(3, 5), 1, 1, 1.0, 0.5),
+        (zeros(3, 5), zeros(3, 4), zeros(3, 4), 1, 1, 1.0, 0.5),
+        (zeros(3, 4), zeros(3, 4), zeros(3, 4), 1, -1, 1.0, 0.5),
+    ],
 }
 
 

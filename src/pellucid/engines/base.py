@@ -276,6 +276,15 @@ class Ops(ABC):
         """dZ = dA * g'(Z), where ``kept`` is the Z or the A that ``g`` asked to keep."""
         return dA * g.derivative(self, kept)
 
+    def prelu(self, a: Array, Z: Array) -> Array:
+        """A = Z where Z > 0, a Z elsewhere, from a (n, 1, …, 1), Z (n, …, m)."""
+        return self.xp.where(Z > 0.0, Z, a * Z)
+
+    def prelu_backward(self, a: Array, dA: Array, Z: Array) -> tuple[Array, Array]:
+        """dZ = dA where Z > 0, a dA elsewhere; and da = (1/m) Σ dA * min(Z, 0), of a's shape."""
+        da = (dA * self.xp.minimum(Z, 0.0)).sum(axis=tuple(range(1, Z.ndim)), keepdims=True) * (1.0 / Z.shape[-1])
+        return self.xp.where(Z > 0.0, dA, a * dA), da
+
     @abstractmethod
     def erf(self, Z: Array) -> Array:
         """The error function (2/√π) ∫₀ᶻ e^(-t²) dt, elementwise."""
@@ -329,6 +338,40 @@ class Ops(ABC):
         self, dA_hat: Array, A_hat: Array, variance: Array, axes: tuple[int, ...], epsilon: float
     ) -> Array:
         """dA_prev = (dA_hat - mean(dA_hat) - A_hat * mean(dA_hat * A_hat)) / √(σ² + ε), means over ``axes``."""
+
+    def scale(self, gamma: Array, A_hat: Array, beta: Array) -> Array:
+        """A = γ A_hat + β; γ and β of one shape, like the last axes of A_hat or 1."""
+        return gamma * A_hat + beta
+
+    def scale_backward(self, gamma: Array, dA: Array, A_hat: Array) -> tuple[Array, Array, Array]:
+        """dA_hat = γ dA; dγ = (1/m) Σ dA * A_hat and dβ = (1/m) Σ dA, of γ's shape."""
+        shape = (1,) * (dA.ndim - gamma.ndim) + gamma.shape
+        shared = tuple(axis for axis, n in enumerate(shape) if n == 1)
+        dgamma, dbeta = ((1.0 / dA.shape[-1]) * each.sum(axis=shared).reshape(gamma.shape) for each in (dA * A_hat, dA))
+        return gamma * dA, dgamma, dbeta
+
+    def local_response(
+        self, A_prev: Array, before: int, after: int, alpha: float, beta: float, k: float
+    ) -> tuple[Array, Array]:
+        """A[c] = A_prev[c] S[c]^-β with S[c] = k + α Σ A_prev[c']² over c - before ≤ c' ≤ c + after; returns (A, S)."""
+        S = k + alpha * self._around(A_prev * A_prev, before, after)
+        return A_prev * S**-beta, S
+
+    def local_response_backward(
+        self, dA: Array, A_prev: Array, S: Array, before: int, after: int, alpha: float, beta: float
+    ) -> Array:
+        """dA_prev[c] = dA[c] S[c]^-β - 2 α β A_prev[c] Σ dA[c'] A_prev[c'] S[c']^(-β-1), c' where S reads c."""
+        direct = dA * S**-beta
+        return direct - 2.0 * alpha * beta * A_prev * self._around(direct * A_prev / S, after, before)
+
+    def _around(self, A: Array, before: int, after: int) -> Array:
+        """The sum over so many rows of A before and after each."""
+        total = self.xp.zeros_like(A)
+        for offset in range(-min(before, len(A)), min(after, len(A)) + 1):
+            source = slice(max(0, offset), min(len(A), len(A) + offset))
+            pads = ((max(0, -offset), max(0, offset)), *((0, 0),) * (A.ndim - 1))
+            total = total + self.xp.pad(A[source], pads)
+        return total
 
     # --- randomness ---------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from pellucid.engines.base import Array, Ops
+from pellucid.engines.base import Array, Ops, Window
 from pellucid.errors import ParameterError, ShapeError
 from pellucid.layers.base import PREDICT, Layer, Mode, positive_integer
 from pellucid.registry import Registry
@@ -189,14 +189,11 @@ class PReLU(Activation, names=("prelu",)):
         return {"a": np.full((input_shape[0],) + (1,) * len(input_shape), self.slope, dtype)}
 
     def forward(self, ops, params, A_prev, *, mode=PREDICT, in_place=False):
-        return ops.xp.where(A_prev > 0.0, A_prev, params["a"] * A_prev), Activation.Cache(A_prev)
+        return ops.prelu(params["a"], A_prev), Activation.Cache(A_prev)
 
     def backward(self, ops, params, cache, dA, *, input_gradient=True):
-        Z = cache.kept
-        axes = tuple(range(1, Z.ndim))
-        da = (dA * ops.xp.minimum(Z, 0.0)).sum(axis=axes, keepdims=True) / Z.shape[-1]
-        dZ = ops.xp.where(Z > 0.0, dA, params["a"] * dA) if input_gradient else None
-        return dZ, {"a": da}
+        dZ, da = ops.prelu_backward(params["a"], dA, cache.kept)
+        return dZ if input_gradient else None, {"a": da}
 
     def equations(self, *, train=True):
         return {
@@ -386,7 +383,7 @@ class Maxout(Activation, names=("maxout",)):
     class Cache(NamedTuple):
         """Which unit of each group was largest."""
 
-        largest: Array  # integer, A's shape with a group axis of 1 behind the first
+        taps: Array  # integer, (n, 1, …·m): A's values
 
     def __post_init__(self):
         positive_integer(self.pieces, "pieces", self)
@@ -402,16 +399,22 @@ class Maxout(Activation, names=("maxout",)):
         return (n // self.pieces, *input_shape[1:])
 
     def forward(self, ops, params, A_prev, *, mode=PREDICT, in_place=False):
-        groups = A_prev.reshape(A_prev.shape[0] // self.pieces, self.pieces, *A_prev.shape[1:])
-        largest = ops.xp.expand_dims(groups.argmax(axis=1), 1)
-        return ops.xp.take_along_axis(groups, largest, 1)[:, 0], Maxout.Cache(largest)
+        n, *others = self.output_shape(A_prev.shape)
+        A, taps = ops.max_pool(A_prev.reshape(n, self.pieces, -1), self._window, (1,))
+        return A.reshape(n, *others), Maxout.Cache(taps)
 
     def backward(self, ops, params, cache, dA, *, input_gradient=True):
         if not input_gradient:
             return None, {}
-        pieces = ops.xp.arange(self.pieces).reshape(-1, *(1,) * (dA.ndim - 1))
-        dZ = (pieces == cache.largest) * dA[:, None]
+        n, _, others = cache.taps.shape
+        shape = (n, self.pieces, others)
+        dZ = ops.max_pool_backward(dA.reshape(cache.taps.shape), cache.taps, shape, self._window)
         return dZ.reshape(-1, *dA.shape[1:]), {}
+
+    @property
+    def _window(self) -> Window:
+        """A group as an image of one axis, under one window."""
+        return Window((self.pieces,), (self.pieces,), ((0, 0),), (1,))
 
     def equations(self, *, train=True):
         pieces = f"each {self.pieces} neighbouring units"

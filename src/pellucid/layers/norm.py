@@ -70,20 +70,16 @@ class BatchNorm(Layer):
             mean, variance = mode.state["mean"], mode.state["variance"]
             A_hat = (A_prev - mean) * (1.0 / ops.xp.sqrt(variance + self.epsilon))
             cache = BatchNorm.Cache(A_hat, variance, None, 1)
-        return params["gamma"] * A_hat + params["beta"], cache
+        return ops.scale(params["gamma"], A_hat, params["beta"]), cache
 
     def backward(self, ops, params, cache, dA, *, input_gradient=True):
-        axes = tuple(range(1, dA.ndim))
-        m = dA.shape[-1]
-        grads = {
-            "gamma": (dA * cache.A_hat).sum(axis=axes, keepdims=True) / m,
-            "beta": dA.sum(axis=axes, keepdims=True) / m,
-        }
+        dA_hat, dgamma, dbeta = ops.scale_backward(params["gamma"], dA, cache.A_hat)
+        grads = {"gamma": dgamma, "beta": dbeta}
         if not input_gradient:
             return None, grads
-        dA_hat = params["gamma"] * dA
         if cache.batch_mean is None:
             return dA_hat * (1.0 / ops.xp.sqrt(cache.variance + self.epsilon)), grads
+        axes = tuple(range(1, dA.ndim))
         return ops.normalize_backward(dA_hat, cache.A_hat, cache.variance, axes, self.epsilon), grads
 
     def next_state(self, ops, state, cache):
@@ -155,19 +151,15 @@ class LayerNorm(Layer):
         if mode.mask is not None:
             check_vectors(A_prev.shape[:-1], repr(self))
         A_hat, _, variance = ops.normalize(A_prev, self._axes(A_prev.ndim), self.epsilon)
-        return params["gamma"] * A_hat + params["beta"], LayerNorm.Cache(A_hat, variance)
+        return ops.scale(params["gamma"], A_hat, params["beta"]), LayerNorm.Cache(A_hat, variance)
 
     def backward(self, ops, params, cache, dA, *, input_gradient=True):
-        gamma, m = params["gamma"], dA.shape[-1]
-        shared = (*range(dA.ndim - gamma.ndim), -1)
-        grads = {
-            "gamma": (dA * cache.A_hat).sum(axis=shared).reshape(gamma.shape) / m,
-            "beta": dA.sum(axis=shared).reshape(gamma.shape) / m,
-        }
+        dA_hat, dgamma, dbeta = ops.scale_backward(params["gamma"], dA, cache.A_hat)
+        grads = {"gamma": dgamma, "beta": dbeta}
         if not input_gradient:
             return None, grads
         axes = self._axes(dA.ndim)
-        return ops.normalize_backward(gamma * dA, cache.A_hat, cache.variance, axes, self.epsilon), grads
+        return ops.normalize_backward(dA_hat, cache.A_hat, cache.variance, axes, self.epsilon), grads
 
     def _count(self, feature_axes: int) -> int:
         return feature_axes if self.axes is None else self.axes
@@ -223,35 +215,22 @@ class LocalResponseNorm(Layer):
         return input_shape
 
     def forward(self, ops, params, A_prev, *, mode=PREDICT):
-        S = self.k + self._alpha * self._neighbours(ops, A_prev * A_prev)
-        return A_prev * S**-self.beta, LocalResponseNorm.Cache(A_prev, S)
+        A, S = ops.local_response(A_prev, *self._neighbours, self._alpha, self.beta, self.k)
+        return A, LocalResponseNorm.Cache(A_prev, S)
 
     def backward(self, ops, params, cache, dA, *, input_gradient=True):
         if not input_gradient:
             return None, {}
-        A_prev, S = cache
-        direct = dA * S**-self.beta
-        # The neighbourhood of c seen from c' is that of c' seen from c, mirrored.
-        shared = self._neighbours(ops, direct * A_prev / S, mirrored=True)
-        return direct - 2.0 * self._alpha * self.beta * A_prev * shared, {}
+        return ops.local_response_backward(dA, *cache, *self._neighbours, self._alpha, self.beta), {}
 
     @property
     def _alpha(self) -> float:
         return self.alpha / self.n if self.alpha_over_n else self.alpha
 
-    def _neighbours(self, ops, values, *, mirrored=False):
-        """The sum over the n channels around each channel."""
-        before, after = self.n // 2, self.n - 1 - self.n // 2
-        if mirrored:
-            before, after = after, before
-        C = values.shape[0]
-        total = ops.xp.zeros_like(values)
-        for offset in range(-before, after + 1):
-            source = slice(max(0, offset), min(C, C + offset))
-            pads = ((max(0, -offset), max(0, offset)), *((0, 0),) * (values.ndim - 1))
-            if source.start < source.stop:
-                total = total + ops.xp.pad(values[source], pads)
-        return total
+    @property
+    def _neighbours(self) -> tuple[int, int]:
+        """How many channels before and after each it is summed with."""
+        return self.n // 2, self.n - 1 - self.n // 2
 
     def equations(self, *, train=True):
         return {

@@ -20,7 +20,10 @@ PREFERENCE = 10
 PRECISIONS = ("bfloat16",)
 
 # Activations with a kernel, in the order of kernels.h.
-_KINDS = ("relu", "leaky_relu", "sigmoid", "tanh", "elu", "selu", "silu", "hard_sigmoid", "scaled_tanh")
+_KINDS = (
+    *("relu", "leaky_relu", "sigmoid", "tanh", "elu", "selu", "silu", "hard_sigmoid", "scaled_tanh"),
+    *("gelu", "gelu_tanh", "softplus"),
+)
 _CELLS = ("tanh", "relu", "sigmoid", "lstm", "gru")  # in the order of kernels.h
 _LARGE = 1 << 19  # numbers in U from which its gradient stays in no cache: then all steps at once are faster than each
 _CONSTANTS = {"leaky_relu": "slope", "elu": "alpha"}
@@ -77,8 +80,10 @@ class NativeOps(NumpyOps):
             return None
 
     def examples_last(self, x, rows, dtype):
-        if x.dtype != dtype or x.ndim < 2 or not x.flags.c_contiguous:
+        if x.ndim < 2 or not x.flags.c_contiguous or x.dtype not in (dtype, np.uint8):
             return super().examples_last(x, rows, dtype)
+        if x.dtype == np.uint8:
+            return getattr(self.kernels, f"{dtype}_examples_last")(x, rows)
         return self.kernels.examples_last(x, rows)
 
     # --- affine
@@ -186,6 +191,15 @@ class NativeOps(NumpyOps):
         constant = getattr(g, _CONSTANTS.get(g.registered_name, ""), 0.0)
         return self.kernels.activation_backward(kind, _rows(dA), _rows(kept), constant)
 
+    def erf(self, Z):
+        return self.kernels.erf(_rows(Z))
+
+    def prelu(self, a, Z):
+        return self.kernels.prelu(_rows(a), _rows(Z))
+
+    def prelu_backward(self, a, dA, Z):
+        return self.kernels.prelu_backward(_rows(a), _rows(dA), _rows(Z))
+
     # --- loss
 
     def softmax_cross_entropy(self, Z, Y, smoothing, axis):
@@ -229,6 +243,18 @@ class NativeOps(NumpyOps):
             return self.kernels.normalize_backward(*given, epsilon)
         return self.kernels.normalize_columns_backward(*given, axes[0], len(axes), epsilon)
 
+    def scale(self, gamma, A_hat, beta):
+        return self.kernels.scale(_rows(gamma), _rows(A_hat), _rows(beta))
+
+    def scale_backward(self, gamma, dA, A_hat):
+        return self.kernels.scale_backward(_rows(gamma), _rows(dA), _rows(A_hat))
+
+    def local_response(self, A_prev, before, after, alpha, beta, k):
+        return self.kernels.local_response(_rows(A_prev), before, after, alpha, beta, k)
+
+    def local_response_backward(self, dA, A_prev, S, before, after, alpha, beta):
+        return self.kernels.local_response_backward(_rows(dA), _rows(A_prev), _rows(S), before, after, alpha, beta)
+
     # --- randomness
 
     def dropout(self, key, A_prev, rate):
@@ -267,8 +293,8 @@ class NativeOps(NumpyOps):
 
 def _kind(g: Any) -> int | None:
     """The number of an activation's kernel; None for one that has none, such as a user's own."""
-    own = type(g).__module__.startswith("pellucid.")
-    return _KINDS.index(g.registered_name) if own and g.registered_name in _KINDS else None
+    name = g.registered_name + ("_tanh" if getattr(g, "approximate", "none") == "tanh" else "")
+    return _KINDS.index(name) if name in _KINDS and type(g).__module__.startswith("pellucid.") else None
 
 
 def _rows(A: Array) -> Array:

@@ -96,5 +96,71 @@ void normalize_columns_backward(long outer, long n, long inner, const T* dA_hat,
     });
 }
 
+// f(start, width) for strips of n rows, so narrow that the rows around one are still in the cache when it is its turn.
+template <class T, class F> void strips(long n, long inner, double operations, F f) {
+    constexpr long WIDE = 256;
+    split(inner, operations * n * inner, LANES<T>, [=](long begin, long end) {
+        for (long start = begin; start < end; start += WIDE) f(start, std::min(WIDE, end - start));
+    });
+}
+
+// Σ over the rows around row c.
+template <class T, class F> inline V<T> around(long c, long n, long before, long after, F value) {
+    V<T> total{};
+    for (long other = std::max(0L, c - before); other <= std::min(n - 1, c + after); ++other) total += value(other);
+    return total;
+}
+
+// S = k + α Σ A_prev² over the rows around each, A = A_prev S^-β.
+template <class T>
+void local_response(long n, long inner, long before, long after, T alpha, T beta, T k, const T* A_prev, T* A, T* S) {
+    strips<T>(n, inner, 60.0, [=](long start, long width) {
+        T* squares = scratch<T, 1>(n * width);
+        for (long c = 0; c < n; ++c) {
+            auto part = [=](long i, auto... some) {
+                V<T> a = load(A_prev + c * inner + start + i, some...);
+                store(squares + c * width + i, a * a, some...);
+            };
+            sweep<T>(width, part, part);
+        }
+        for (long c = 0; c < n; ++c) {
+            auto part = [=](long i, auto... some) {
+                long at = c * inner + start + i;
+                V<T> s = k + alpha * around<T>(c, n, before, after, [=](long other) { return load(squares + other * width + i, some...); });
+                store(S + at, s, some...);
+                store(A + at, load(A_prev + at, some...) * exp<T>(-beta * log<T>(s)), some...);
+            };
+            sweep<T>(width, part, part);
+        }
+    });
+}
+
+// dA_prev = dA S^-β - 2 α β A_prev Σ dA A_prev S^(-β-1) over the rows that each row is around of.
+template <class T>
+void local_response_backward(long n, long inner, long before, long after, T alpha, T beta, const T* dA, const T* A_prev,
+                             const T* S, T* dA_prev) {
+    strips<T>(n, inner, 60.0, [=](long start, long width) {
+        T* shares = scratch<T, 1>(n * width);
+        for (long c = 0; c < n; ++c) {
+            auto part = [=](long i, auto... some) {
+                long at = c * inner + start + i;
+                V<T> s = load(S + at, some...), direct = load(dA + at, some...) * exp<T>(-beta * log<T>(s));
+                store(dA_prev + at, direct, some...);
+                store(shares + c * width + i, direct * load(A_prev + at, some...) / s, some...);
+            };
+            sweep<T>(width, part, part);
+        }
+        for (long c = 0; c < n; ++c) {
+            auto part = [=](long i, auto... some) {
+                V<T> total = around<T>(c, n, after, before, [=](long other) { return load(shares + other * width + i, some...); });
+                long at = c * inner + start + i;
+                V<T> own = load(A_prev + at, some...) * (2 * alpha * beta);
+                store(dA_prev + at, load(dA_prev + at, some...) - own * total, some...);
+            };
+            sweep<T>(width, part, part);
+        }
+    });
+}
+
 }  // namespace
 }  // namespace pellucid

@@ -48,13 +48,13 @@ namespace {
 // --- matrix products ----------------------------------------------------------------------------------------------
 
 // L rows of L numbers, turned: each of log2 L rounds deals two halves like cards.
-template <class T> inline void transpose_square(const T* A, long a_row, T* B, long b_row) {
+template <class T, class Row> inline void transpose_square(Row row, T* B, long b_row) {
     constexpr int L = LANES<T>;
     V<T> rows[L], dealt[L];
     I<T> low, high;
     for (int i = 0; i < L; ++i) low[i] = i / 2 + i % 2 * L, high[i] = low[i] + L / 2;
 #pragma GCC unroll 16
-    for (int i = 0; i < L; ++i) rows[i] = load(A + i * a_row);
+    for (int i = 0; i < L; ++i) rows[i] = row(i);
 #pragma GCC unroll 4
     for (int round = 1; round < L; round *= 2) {
 #pragma GCC unroll 8
@@ -74,7 +74,7 @@ template <class T> void transpose(long rows, long columns, const T* A, long a_ro
     for (long i = 0; i < rows; i += L)
         for (long j = 0; j < columns; j += L) {
             if (i + L <= rows && j + L <= columns) {
-                transpose_square<T>(A + i * a_row + j, a_row, B + j * b_row + i, b_row);
+                transpose_square<T>([=](long r) { return load(A + (i + r) * a_row + j); }, B + j * b_row + i, b_row);
                 continue;
             }
             for (long jj = j; jj < std::min(columns, j + L); ++jj)
@@ -795,6 +795,10 @@ template <> inline V<double> expm1<double>(V<double> x) {
     return x;
 }
 
+// ½ (1 + tanh u) is the logistic function of 2 u; u = √(2/π) (z + 0.044715 z³).
+constexpr double GELU_SLOPE = 0.79788456080286536, GELU_CUBE = 0.044715;
+template <class T> inline V<T> gelu_sigmoid(V<T> z) { return sigmoid<T>(T(2 * GELU_SLOPE) * (z + T(GELU_CUBE) * z * z * z)); }
+
 template <class T> void activation(int kind, long n, const T* Z, T* A, T constant) {
     const V<T> zero{};
     switch (kind) {
@@ -809,6 +813,9 @@ template <class T> void activation(int kind, long n, const T* Z, T* A, T constan
             });
         case SILU: return apply<T>(n, Z, A, [](V<T> z) { return z * sigmoid<T>(z); });
         case SCALED_TANH: return apply<T>(n, Z, A, [](V<T> z) { return T(SQUASH) * tanh<T>(T(SQUASH_SLOPE) * z); });
+        case GELU: return apply<T>(n, Z, A, [](V<T> z) { V<T> bell; return z * normal<T>(z, bell); });
+        case GELU_TANH: return apply<T>(n, Z, A, [](V<T> z) { return z * gelu_sigmoid<T>(z); });
+        case SOFTPLUS: return apply<T>(n, Z, A, [=](V<T> z) { return max<T>(zero, z) + log1p<T>(exp<T>(-abs<T>(z))); });
         case HARD_SIGMOID:
             return apply<T>(n, Z, A, [=](V<T> z) { return min<T>(zero + 1, max<T>(zero, z * T(1.0 / 6) + T(0.5))); });
     }
@@ -846,12 +853,87 @@ void activation_backward(int kind, long n, const T* dA, const T* kept, T* dZ, T 
             return chain<T>(n, dA, kept, dZ, [](V<T> d, V<T> a) {
                 return d * (T(SQUASH_SLOPE * SQUASH) - a * a * T(SQUASH_SLOPE / SQUASH));
             });
+        case GELU:
+            return chain<T>(n, dA, kept, dZ, [](V<T> d, V<T> z) {
+                V<T> bell, share = normal<T>(z, bell);
+                return d * (share + z * bell * T(0.39894228040143268));
+            });
+        case GELU_TANH:
+            return chain<T>(n, dA, kept, dZ, [](V<T> d, V<T> z) {
+                V<T> s = gelu_sigmoid<T>(z);
+                return d * (s + z * (2 * s * (1 - s)) * (T(GELU_SLOPE) * (1 + T(3 * GELU_CUBE) * z * z)));
+            });
+        case SOFTPLUS: return chain<T>(n, dA, kept, dZ, [](V<T> d, V<T> a) { return -d * expm1<T>(-a); });
         case HARD_SIGMOID:
             return chain<T>(n, dA, kept, dZ, [=](V<T> d, V<T> a) {
                 V<T> inside = a < 1 ? d * T(1.0 / 6) : zero;
                 return a > 0 ? inside : zero;
             });
     }
+}
+
+template <class T> void erf(long n, const T* Z, T* A) { apply<T>(n, Z, A, [](V<T> z) { return erf<T>(z); }); }
+
+// --- a parameter for each of the n rows of (steps, n, m) ----------------------------------------------------------
+
+template <class T> void scale(long steps, long n, long m, const T* gamma, const T* A_hat, const T* beta, T* A) {
+    split(n, 2.0 * steps * n * m, 1, [=](long begin, long end) {
+        for (long t = 0; t < steps; ++t)
+            for (long r = begin; r < end; ++r) {
+                long at = (t * n + r) * m;
+                T g = gamma[r], b = beta[r];
+                auto part = [=](long i, auto... k) { store(A + at + i, g * load(A_hat + at + i, k...) + b, k...); };
+                sweep<T>(m, part, part);
+            }
+    });
+}
+
+template <class T>
+void scale_backward(long steps, long n, long m, const T* gamma, const T* dA, const T* A_hat, T divisor, T* dA_hat, T* dgamma,
+                    T* dbeta) {
+    split(n, 5.0 * steps * n * m, 1, [=](long begin, long end) {
+        for (long r = begin; r < end; ++r) {
+            V<T> s{}, along{};
+            for (long t = 0; t < steps; ++t) {
+                long at = (t * n + r) * m;
+                auto part = [&](long i, auto... k) {
+                    V<T> d = load(dA + at + i, k...);
+                    s += d, along += d * load(A_hat + at + i, k...);
+                    store(dA_hat + at + i, gamma[r] * d, k...);
+                };
+                sweep<T>(m, part, part);
+            }
+            dgamma[r] = sum<T>(along) / divisor, dbeta[r] = sum<T>(s) / divisor;
+        }
+    });
+}
+
+template <class T> void prelu(long n, long m, const T* a, const T* Z, T* A) {
+    split(n, 2.0 * n * m, 1, [=](long begin, long end) {
+        for (long r = begin; r < end; ++r) {
+            const T* row = Z + r * m;
+            auto part = [=](long i, auto... k) {
+                V<T> z = load(row + i, k...);
+                store(A + r * m + i, z > 0 ? z : a[r] * z, k...);
+            };
+            sweep<T>(m, part, part);
+        }
+    });
+}
+
+template <class T> void prelu_backward(long n, long m, const T* a, const T* dA, const T* Z, T divisor, T* dZ, T* da) {
+    split(n, 5.0 * n * m, 1, [=](long begin, long end) {
+        for (long r = begin; r < end; ++r) {
+            V<T> along{};
+            auto part = [&](long i, auto... k) {
+                V<T> d = load(dA + r * m + i, k...), z = load(Z + r * m + i, k...);
+                along += d * min<T>(V<T>{}, z);
+                store(dZ + r * m + i, z > 0 ? d : a[r] * d, k...);
+            };
+            sweep<T>(m, part, part);
+            da[r] = sum<T>(along) / divisor;
+        }
+    });
 }
 
 // --- loss ---------------------------------------------------------------------------------------------------------
@@ -1045,13 +1127,35 @@ void update(int rule, long n, T* W, const T* dW, T* const* slots, const double* 
 namespace pellucid {
 namespace {
 
-// X (n, m) from the given rows of x (·, n): examples first to examples last, gathered and turned in one pass.
-template <class T> void examples_last(long m, long n, const int64_t* rows, const T* x, T* X) {
-    constexpr long SIDE = 16;
-    split(n, 4.0 * m * n, SIDE, [=](long begin, long end) {
-        for (long i = 0; i < m; i += SIDE)
-            for (long j = begin; j < end; ++j)
-                for (long e = i; e < std::min(m, i + SIDE); ++e) X[j * m + e] = x[rows[e] * n + j];
+template <class T> inline V<T> load_as(const T* p) { return load(p); }
+template <class T> inline V<T> load_as(const uint8_t* p) {
+    V<T> v;
+    for (int i = 0; i < LANES<T>; ++i) v[i] = T(p[i]);
+    return v;
+}
+#if defined(__AVX512F__)  // one instruction that the compiler does not find
+template <> inline V<float> load_as<float>(const uint8_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
+#elif defined(__AVX2__)
+template <> inline V<float> load_as<float>(const uint8_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+#endif
+
+// X (n, m) from the given rows of x (·, n): examples first to examples last, gathered, converted and turned in one pass.
+template <class T, class From> void examples_last(long m, long n, const int64_t* rows, const From* x, T* X) {
+    constexpr long L = LANES<T>;
+    split(n, 4.0 * m * n, L, [=](long begin, long end) {
+        for (long i = 0; i < m; i += L)
+            for (long j = begin; j < end; j += L) {
+                if (i + L <= m && j + L <= end) {
+                    transpose_square<T>([=](long e) { return load_as<T>(x + rows[i + e] * n + j); }, X + j * m + i, m);
+                    continue;
+                }
+                for (long jj = j; jj < std::min(end, j + L); ++jj)
+                    for (long e = i; e < std::min(m, i + L); ++e) X[jj * m + e] = T(x[rows[e] * n + jj]);
+            }
     });
 }
 
@@ -1101,14 +1205,22 @@ template <class T> Kernels<T> table() {
             normalize_columns<T>,
             normalize_columns_backward<T>,
             dropout_backward<T>,
-            examples_last<T>,
+            examples_last<T, T>,
             recurrence<T>,
             recurrence_backward<T>,
             matmul_steps<T>,
             affine_dW_steps<T>,
             embedding<T>,
             embedding_dW<T>,
-            affine_db<T>};
+            affine_db<T>,
+            erf<T>,
+            prelu<T>,
+            prelu_backward<T>,
+            scale<T>,
+            scale_backward<T>,
+            local_response<T>,
+            local_response_backward<T>,
+            examples_last<T, uint8_t>};
 }
 
 }  // namespace

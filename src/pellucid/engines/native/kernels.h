@@ -12,7 +12,8 @@ struct Geometry {  // of a convolution or pooling over two axes
     long out_h, out_w;               // places of the window
 };
 
-enum Elementwise { RELU, LEAKY_RELU, SIGMOID, TANH, ELU, SELU, SILU, HARD_SIGMOID, SCALED_TANH, KINDS };
+enum Elementwise { RELU, LEAKY_RELU, SIGMOID, TANH, ELU, SELU, SILU, HARD_SIGMOID, SCALED_TANH, GELU, GELU_TANH,
+                   SOFTPLUS, KINDS };
 enum Rule { GRADIENT_DESCENT, MOMENTUM, NESTEROV, ADAGRAD, RMSPROP, ADAM, ADAMW, ADADELTA, LION, RULES };
 constexpr int SLOTS[RULES] = {0, 1, 1, 1, 1, 2, 2, 2, 1};  // arrays that each rule remembers
 
@@ -82,6 +83,18 @@ template <class T> struct Kernels {
     void (*embedding)(long steps, long n, long levels, long m, const T* W, const int64_t* ids, T* A);
     void (*embedding_dW)(long steps, long n, long levels, long m, const T* dA, const int64_t* ids, T* dW);
     void (*affine_db)(long steps, long n, long m, const T* dZ, T* db);
+    void (*erf)(long n, const T* Z, T* A);
+    // Of arrays (steps, n, m) with one number of a, gamma, beta for each of the n rows.
+    void (*prelu)(long n, long m, const T* a, const T* Z, T* A);
+    void (*prelu_backward)(long n, long m, const T* a, const T* dA, const T* Z, T divisor, T* dZ, T* da);
+    void (*scale)(long steps, long n, long m, const T* gamma, const T* A_hat, const T* beta, T* A);
+    void (*scale_backward)(long steps, long n, long m, const T* gamma, const T* dA, const T* A_hat, T divisor, T* dA_hat,
+                           T* dgamma, T* dbeta);
+    // Along the first axis of (n, inner), over so many rows before and after each.
+    void (*local_response)(long n, long inner, long before, long after, T alpha, T beta, T k, const T* A_prev, T* A, T* S);
+    void (*local_response_backward)(long n, long inner, long before, long after, T alpha, T beta, const T* dA,
+                                    const T* A_prev, const T* S, T* dA_prev);
+    void (*examples_last_of_bytes)(long m, long n, const int64_t* rows, const uint8_t* x, T* X);
 };
 
 template <class T> const Kernels<T>& kernels();

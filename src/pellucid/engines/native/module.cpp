@@ -202,6 +202,20 @@ struct Recurrent {
     }
 };
 
+// A seen as (steps, n, m), a parameter having one number for each of the n: its own axes are A's last, 1 after those of n.
+struct PerRow {
+    long steps = 1, n = 1, m = 1;
+    PerRow(const char* what, const Shape& parameter, const Shape& A) {
+        need(parameter.size() <= A.size() && !A.empty(), what);
+        size_t begin = A.size() - parameter.size(), end = A.size();
+        while (end > begin && parameter[end - 1 - begin] == 1) --end;
+        for (size_t i = 0; i < A.size(); ++i) {
+            (i < begin ? steps : i < end ? n : m) *= A[i];
+            need(i < begin || i >= end || parameter[i - begin] == A[i], what);
+        }
+    }
+};
+
 void levels(const char* what, const In<int64_t>& ids, size_t count) {
     bool right = ids.ndim() == 2;
     for (size_t i = 0; right && i < ids.size(); ++i) right = ids.data()[i] >= 0 && ids.data()[i] < int64_t(count);
@@ -356,6 +370,66 @@ template <class T> void define(nb::module_& m) {
         unlocked([&] { kernels<T>().activation_backward(kind, dA.size(), dA.data(), kept.data(), dZ.data(), T(constant)); });
         return dZ;
     }, "kind"_a, "dA"_a.noconvert(), "kept"_a.noconvert(), "constant"_a);
+
+    m.def("erf", [](In<T> Z) {
+        auto A = make<T>(shape_of(Z));
+        unlocked([&] { kernels<T>().erf(Z.size(), Z.data(), A.data()); });
+        return A;
+    }, "Z"_a.noconvert());
+    m.def("prelu", [](In<T> a, In<T> Z) {
+        PerRow s("prelu: a (n, 1, …) and Z (n, …, m)", shape_of(a), shape_of(Z));
+        need(s.steps == 1, "prelu: a (n, 1, …) and Z (n, …, m)");
+        auto A = make<T>(shape_of(Z));
+        unlocked([&] { kernels<T>().prelu(s.n, s.m, a.data(), Z.data(), A.data()); });
+        return A;
+    }, "a"_a.noconvert(), "Z"_a.noconvert());
+    m.def("prelu_backward", [](In<T> a, In<T> dA, In<T> Z) {
+        PerRow s("prelu_backward: a (n, 1, …), dA and Z (n, …, m)", shape_of(a), shape_of(Z));
+        need(s.steps == 1 && shape_of(dA) == shape_of(Z), "prelu_backward: a (n, 1, …), dA and Z (n, …, m)");
+        need(Z.size() > 0, "prelu_backward: there are no examples to take the mean of");
+        auto dZ = make<T>(shape_of(Z)), da = make<T>(shape_of(a));
+        unlocked([&] {
+            kernels<T>().prelu_backward(s.n, s.m, a.data(), dA.data(), Z.data(), T(Z.shape(Z.ndim() - 1)), dZ.data(), da.data());
+        });
+        return std::make_tuple(dZ, da);
+    }, "a"_a.noconvert(), "dA"_a.noconvert(), "Z"_a.noconvert());
+    m.def("scale", [](In<T> gamma, In<T> A_hat, In<T> beta) {
+        PerRow s("scale: gamma and beta like the last axes of A_hat, or 1", shape_of(gamma), shape_of(A_hat));
+        need(shape_of(gamma) == shape_of(beta), "scale: gamma and beta of one shape");
+        auto A = make<T>(shape_of(A_hat));
+        unlocked([&] { kernels<T>().scale(s.steps, s.n, s.m, gamma.data(), A_hat.data(), beta.data(), A.data()); });
+        return A;
+    }, "gamma"_a.noconvert(), "A_hat"_a.noconvert(), "beta"_a.noconvert());
+    m.def("scale_backward", [](In<T> gamma, In<T> dA, In<T> A_hat) {
+        PerRow s("scale_backward: gamma like the last axes of A_hat, or 1", shape_of(gamma), shape_of(A_hat));
+        need(shape_of(dA) == shape_of(A_hat), "scale_backward: dA and A_hat of one shape");
+        need(dA.size() > 0, "scale_backward: there are no examples to take the mean of");
+        auto dA_hat = make<T>(shape_of(dA)), dgamma = make<T>(shape_of(gamma)), dbeta = make<T>(shape_of(gamma));
+        unlocked([&] {
+            kernels<T>().scale_backward(s.steps, s.n, s.m, gamma.data(), dA.data(), A_hat.data(), T(dA.shape(dA.ndim() - 1)),
+                                        dA_hat.data(), dgamma.data(), dbeta.data());
+        });
+        return std::make_tuple(dA_hat, dgamma, dbeta);
+    }, "gamma"_a.noconvert(), "dA"_a.noconvert(), "A_hat"_a.noconvert());
+    m.def("local_response", [](In<T> A_prev, size_t before, size_t after, double alpha, double beta, double k) {
+        Along at(shape_of(A_prev), 0, 1);
+        auto A = make<T>(shape_of(A_prev)), S = make<T>(shape_of(A_prev));
+        unlocked([&] {
+            kernels<T>().local_response(at.n, at.inner, std::min<long>(before, at.n), std::min<long>(after, at.n), T(alpha), T(beta), T(k),
+                                        A_prev.data(), A.data(), S.data());
+        });
+        return std::make_tuple(A, S);
+    }, "A_prev"_a.noconvert(), "before"_a, "after"_a, "alpha"_a, "beta"_a, "k"_a);
+    m.def("local_response_backward", [](In<T> dA, In<T> A_prev, In<T> S, size_t before, size_t after, double alpha, double beta) {
+        Along at(shape_of(A_prev), 0, 1);
+        need(shape_of(dA) == shape_of(A_prev) && shape_of(S) == shape_of(A_prev), "local_response_backward: arrays of one shape");
+        auto dA_prev = make<T>(shape_of(A_prev));
+        unlocked([&] {
+            kernels<T>().local_response_backward(at.n, at.inner, std::min<long>(before, at.n), std::min<long>(after, at.n), T(alpha), T(beta),
+                                                 dA.data(), A_prev.data(), S.data(), dA_prev.data());
+        });
+        return dA_prev;
+    }, "dA"_a.noconvert(), "A_prev"_a.noconvert(), "S"_a.noconvert(), "before"_a, "after"_a, "alpha"_a, "beta"_a);
 
     m.def("softmax_cross_entropy", [](In<T> Z, In<int64_t> Y, double smoothing) {
         classes("softmax_cross_entropy", shape_of(Z), Y);
@@ -557,7 +631,7 @@ template <class T> void define(nb::module_& m) {
         unlocked([&] { kernels<T>().update(rule, W.size(), W.data(), dW.data(), memory, constants.data()); });
     }, "rule"_a, "W"_a.noconvert(), "dW"_a.noconvert(), "slots"_a, "constants"_a);
 
-    m.def("examples_last", [](In<T> x, In<int64_t> rows) {
+    auto examples_last = [](const auto& x, In<int64_t> rows, auto kernel) {
         need(x.ndim() >= 2 && rows.ndim() == 1, "examples_last: x (m, …) and the rows to take");
         long n = x.shape(0) ? x.size() / x.shape(0) : 0;
         for (size_t i = 0; i < rows.size(); ++i) need(rows.data()[i] >= 0 && size_t(rows.data()[i]) < x.shape(0), "examples_last: no such row");
@@ -565,8 +639,14 @@ template <class T> void define(nb::module_& m) {
         shape.erase(shape.begin());
         shape.push_back(rows.shape(0));
         auto X = make<T>(shape);
-        unlocked([&] { kernels<T>().examples_last(rows.shape(0), n, rows.data(), x.data(), X.data()); });
+        unlocked([&] { kernel(rows.shape(0), n, rows.data(), x.data(), X.data()); });
         return X;
+    };
+    m.def("examples_last", [=](In<T> x, In<int64_t> rows) {
+        return examples_last(x, rows, kernels<T>().examples_last);
+    }, "x"_a.noconvert(), "rows"_a.noconvert());
+    m.def(sizeof(T) == 4 ? "float32_examples_last" : "float64_examples_last", [=](In<uint8_t> x, In<int64_t> rows) {
+        return examples_last(x, rows, kernels<T>().examples_last_of_bytes);
     }, "x"_a.noconvert(), "rows"_a.noconvert());
 }
 
