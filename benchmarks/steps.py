@@ -305,7 +305,6 @@ def jax(work: Work) -> Callable[[], Any]:
     import jax
     import jax.numpy as jnp
     import numpy as np
-    import optax
 
     rng = np.random.default_rng(0)
     shape, params = work.input_shape, []
@@ -352,6 +351,8 @@ def jax(work: Work) -> Callable[[], Any]:
         say = jax.jit(lambda params, x: jax.nn.softmax(forward(params, x)))
         params = jax.device_put(params)
         return lambda: np.asarray(say(params, x))
+    import optax
+
     adam = optax.adam(LEARNING_RATE)
 
     def cost(params: Any, X: Any, Y: Any) -> Any:

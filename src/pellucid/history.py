@@ -18,9 +18,9 @@ class History:
     """The record of each epoch, in order, and its metrics as curves.
 
     A record is ``{"epoch": 1, "step": updates so far, "seconds": s, "learning_rate": α, "train": {"loss": J, …},
-    "validation": {…}, "layers": {name: {"gradient_norm": …, "weight_norm": …, "update_ratio": …}}}``; all but the
-    epoch may be absent. ``history["loss"]`` is the training loss of every epoch, ``history["validation_loss"]`` that on
-    the validation examples.
+    "validation": {…}, "layers": {name: {"gradient_norm": …, "weight_norm": …, "update_ratio": …}},
+    "memory": {"process": bytes, "engine": bytes}}``; all but the epoch may be absent. ``history["loss"]`` is the
+    training loss of every epoch, ``history["validation_loss"]`` that on the validation examples.
 
     Arguments:
         records: the records to start with. Of several for one epoch, as a resumed run writes them, the last counts.
@@ -65,6 +65,18 @@ class History:
     def metrics(self) -> list[str]:
         """The names that ``history[name]`` knows, in the order they first came."""
         return list(dict.fromkeys(name for record in self.records for name in flat(record)))
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """The most bytes held at one time up to the last epoch; empty where that is not known.
+
+        ``"process"``: by the whole process since it began. ``"engine"``: by arrays of the engine's own, in training.
+        """
+        recorded = [record.get("memory") or {} for record in self.records]
+        return {
+            of: max(each.get(of, 0) for each in recorded)
+            for of in dict.fromkeys(of for each in recorded for of in each)
+        }
 
     def __len__(self) -> int:
         return len(self.records)
@@ -175,7 +187,7 @@ def flat(record: dict[str, Any]) -> dict[str, Any]:
     for key, value in record.items():
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             numbers[key] = value
-        elif isinstance(value, dict) and key != "layers":
+        elif isinstance(value, dict) and key not in ("layers", "memory"):
             prefix = "" if key == "train" else f"{key}_"
             numbers |= {prefix + name: each for name, each in value.items() if isinstance(each, (int, float))}
     return numbers

@@ -8,6 +8,7 @@ import platform
 import re
 import shutil
 import socket
+import sys
 import time
 import tomllib
 from collections.abc import Iterable
@@ -388,6 +389,18 @@ def _memory() -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return None
+
+
+def peak_memory() -> int | None:
+    """The most bytes of memory that this process has held at one time; None where the system does not tell."""
+    try:
+        # Before getrusage, which on Linux counts what the process was forked from too.
+        if found := re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text("utf-8"), re.MULTILINE):
+            return int(found[1]) << 10
+        import resource
+    except (OSError, ImportError):
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << (0 if sys.platform == "darwin" else 10)
 
 
 def _for_toml(value: Any, place: str) -> Any:

@@ -28,6 +28,8 @@ def test_digits_are_learned_measured_and_kept(pellucid):
     assert answer["engine"] == engines.available()[0]
     assert answer["epochs"] == 8
     assert answer["seconds"] > 0
+    assert set(answer["memory"]) <= {"process", "engine"}
+    assert answer["memory"] == Run.open("run").history().memory
     assert answer["examples"] == {"train": 1437, "validation": 180, "test": 180}
     assert answer["test"]["accuracy"] > 0.93
     assert set(answer["train"]) == set(answer["validation"]) == set(answer["test"]) == {"loss", "accuracy"}

@@ -42,7 +42,7 @@ def run_until(folder: Path, what: str) -> tuple[int, str, str]:
 
 def without_seconds(value):
     if isinstance(value, dict):
-        return {name: without_seconds(each) for name, each in value.items() if name != "seconds"}
+        return {name: without_seconds(each) for name, each in value.items() if name not in ("seconds", "memory")}
     return [without_seconds(each) for each in value] if isinstance(value, list) else value
 
 

@@ -367,6 +367,7 @@ def _answer(
         "run": str(run.path),
         "engine": net.ops.name,
         "seconds": round(sum(history["seconds"]), 3),
+        "memory": history.memory,
         "epochs": len(history),
         "best_epoch": history.restored_epoch or len(history),
         "stopped": history.stopped,
@@ -399,8 +400,14 @@ def _answer(
 
 
 def _summary_line(document: dict[str, Any], history: Any) -> str:
+    from pellucid.inspect.text import byte_size
+
     epochs = counted(document["epochs"], "epoch", "epochs")
     line = f"{epochs} in {document['seconds']:.1f} s on the {document['engine']} engine"
+    if "process" in history.memory:
+        line += f" with {byte_size(history.memory['process'])} of memory at most"
+    if "engine" in history.memory:
+        line += f" ({byte_size(history.memory['engine'])} in the engine's arrays)"
     if history.restored_epoch:
         line += f"; kept: epoch {history.restored_epoch}, the lowest validation loss"
     test = document["test"] or {}

@@ -73,6 +73,14 @@ class Ops(ABC):
         """A training step, compiled where the engine compiles; the step itself otherwise."""
         return step
 
+    def peak_bytes(self, *, reset: bool = False) -> int | None:
+        """The most bytes of its own arrays in use at one time; None where it does not count them.
+
+        Arguments:
+            reset: True counts anew from now on.
+        """
+        return None
+
     def recorded(self, predict: Callable[[Any, Any], Any], shape: tuple[int, ...], dtype: str) -> Any:
         """A prediction as one call of the engine, recorded while its layers run once; None where it cannot be.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 from pellucid import engines
 from pellucid.errors import PellucidError
 from pellucid.inspect.receptive_field import receptive_field
-from pellucid.inspect.text import table
+from pellucid.inspect.text import byte_size, table
 from pellucid.inspect.trace import Recorder, is_chain
 from pellucid.layers.base import Mode
 from pellucid.network.base import Network
@@ -119,22 +118,23 @@ class Summary:
             shapes = row.output_shape if isinstance(row.output_shape[0], tuple) else (row.output_shape,)
             numbers = ["shared" if row.shared else f"{row.parameters:,}", f"{row.multiply_adds:,}"]
             output = " ".join(written(*shape) for shape in shapes)
-            cells.append([row.name, row.layer, output, *numbers, _size(row.cache_bytes_per_example)])
+            cells.append([row.name, row.layer, output, *numbers, byte_size(row.cache_bytes_per_example)])
             cells[-1] += ["×".join(map(str, row.receptive_field or "–"))] * images
             cells[-1] += [", ".join(row.sources)] * branching
         total = ["total", "", "", f"{self.parameters:,}", f"{self.multiply_adds:,}"]
-        cells.append([*total, _size(self.cache_bytes_per_example), *[""] * (images + branching)])
+        cells.append([*total, byte_size(self.cache_bytes_per_example), *[""] * (images + branching)])
         left = (0, 1, 2, *[len(heads) - 1] * branching)
         _fit(heads, cells, (1, *left[3:], 0))
         lines = table(heads, cells, left=left)
         lines.insert(-1, lines[1])
         kept = f" + {self.state:,} not trained" if self.state else ""
-        fixed = f" + {_size(self.cache_bytes_fixed)} for the batch" if self.cache_bytes_fixed else ""
+        fixed = f" + {byte_size(self.cache_bytes_fixed)} for the batch" if self.cache_bytes_fixed else ""
         rounded = f", multiplied in {self.precision}" if self.precision != self.dtype else ""
         lines += [
             "",
-            f"  {self.parameters:,} trained parameters{kept}, {_size(self.parameter_bytes)} as {self.dtype}{rounded}",
-            f"  caches of a training step: {_size(self.cache_bytes_per_example)} per example{fixed}",
+            f"  {self.parameters:,} trained parameters{kept}, "
+            f"{byte_size(self.parameter_bytes)} as {self.dtype}{rounded}",
+            f"  caches of a training step: {byte_size(self.cache_bytes_per_example)} per example{fixed}",
         ]
         if any(None in shape for shape in self.inputs.values()):
             lines.append("  multiply–adds and caches: of one step, where there may be any number T")
@@ -227,14 +227,6 @@ def _arrays(cache: Any) -> Iterator[np.ndarray]:
     elif isinstance(cache, (tuple, list)):
         for each in cache:
             yield from _arrays(each)
-
-
-def _size(n: int) -> str:
-    """Bytes, in the unit that gives one to three digits before the point."""
-    if n < 1024:
-        return f"{n} B"
-    power = min(int(math.log2(n) // 10), 4)
-    return f"{n / 1024**power:.1f} {('KiB', 'MiB', 'GiB', 'TiB')[power - 1]}"
 
 
 def _fit(heads: list[str], cells: list[list[str]], columns: tuple[int, ...]) -> None:

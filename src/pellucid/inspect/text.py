@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -89,3 +90,11 @@ def table(
 def headline(title: str, width: int = 100) -> str:
     """A title with a line to its right."""
     return f"{title} {'─' * max(0, width - len(title) - 1)}"
+
+
+def byte_size(n: int) -> str:
+    """Bytes, in the unit that gives one to three digits before the point."""
+    if n < 1024:
+        return f"{n} B"
+    power = min(int(math.log2(n) // 10), 4)
+    return f"{n / 1024**power:.1f} {('KiB', 'MiB', 'GiB', 'TiB')[power - 1]}"

@@ -23,7 +23,7 @@ from pellucid.layers.base import Mode
 from pellucid.network import parameters
 from pellucid.network.base import Network
 from pellucid.registry import config
-from pellucid.runs import Run
+from pellucid.runs import Run, peak_memory
 from pellucid.training.augment import Augmenter
 from pellucid.training.batches import Batch, Source, is_rows, order, whole_number
 from pellucid.training.callbacks import Callback
@@ -128,7 +128,10 @@ def fit(
             "this run was trained before", where=f"run {directory.name}", hint="resume=True to go on, or a new run"
         )
     with directory if directory is not run and directory is not None else contextlib.nullcontext():
-        return training.run()
+        try:
+            return training.run()
+        finally:
+            del training._step  # a method of its own: without this circle its memory is free at once
 
 
 class Progress(NamedTuple):
@@ -267,6 +270,7 @@ class Training:
                 if record["epoch"] not in recorded:
                     self.directory.log(record)
         self._saved = time.monotonic()
+        self.ops.peak_bytes(reset=True)
         self._call("on_start")
 
     def _finish(self, *, adopt: bool = True) -> None:
@@ -394,6 +398,8 @@ class Training:
             )
         if self._tally.layers:
             record["layers"] = self._tally.layer_averages()
+        memory = {"process": peak_memory(), "engine": self.ops.peak_bytes()}
+        record["memory"] = {of: most for of, most in memory.items() if most is not None}
         record["seconds"] = time.monotonic() - started
         watched = record.get("validation", train)["loss"]
         self.schedule_state = self.optimizer.schedule.observe(self.schedule_state, watched)

@@ -68,6 +68,11 @@ class NativeOps(NumpyOps):
 
     # --- arrays
 
+    def peak_bytes(self, *, reset=False):
+        if reset:
+            self.kernels.reset_peak()
+        return self.kernels.peak_bytes()
+
     def recorded(self, predict, shape, dtype):
         from pellucid.engines.native.recording import Recorder
 
