@@ -123,7 +123,8 @@ def seen(net: Network, batch: Batch, outputs: dict[str, Any], masks: dict[str, A
 
 def told(net: Network, output: str, batches: list[Seen]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Predictions, truth and weights of an output, for metrics: one row for each example, or step of a sequence."""
-    predictions, truth, weights = [], [], []
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    weights: list[np.ndarray | None] = []
     for outputs, targets, weight, masks in batches:
         A, Y = net.ops.asarray(outputs[output]), net.ops.asarray(targets[output])
         weight = None if weight is None else net.ops.to_numpy(weight)
@@ -133,12 +134,15 @@ def told(net: Network, output: str, batches: list[Seen]) -> tuple[np.ndarray, np
                 weight = np.broadcast_to(weight, (len(A), len(weight)))
                 weight = weight.reshape(-1) if mask is None else weight[net.ops.to_numpy(mask)]
             A, Y = (steps_as_examples(net.ops.xp, each, mask) for each in (A, Y))
-        said, true = net.losses[output].judged(net.ops, A, Y)
-        predictions.append(said)
-        truth.append(true)
-        weights.append(None if weight is None else np.repeat(weight, len(true) // len(weight)))
-    weight = None if weights[0] is None else np.concatenate([each for each in weights if each is not None])
-    return np.concatenate(predictions), np.concatenate(truth), weight
+        parts.append((net.ops.to_numpy(A), net.ops.to_numpy(Y)))
+        weights.append(weight)
+    # Judged once: of many small batches, judging each would cost Python more than the arithmetic costs.
+    A, Y = (net.ops.asarray(np.concatenate(each, axis=-1)) for each in zip(*parts, strict=True))
+    said, true = net.losses[output].judged(net.ops, A, Y)
+    if weights[0] is None:
+        return said, true, None
+    weight = np.concatenate([each for each in weights if each is not None])
+    return said, true, np.repeat(weight, len(true) // len(weight))
 
 
 def judged(net: Network, chosen: dict[str, list[metrics.Metric]], batches: list[Seen]) -> dict[str, float]:
