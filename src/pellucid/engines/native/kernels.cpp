@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 #include <type_traits>
 #include <vector>
 
@@ -237,11 +238,21 @@ template <class T> void affine_db(long steps, long n, long m, const T* dZ, T* db
 
 // --- convolution --------------------------------------------------------------------------------------------------
 
-// The image with zeros left and right, and above and below if asked, in scratch memory; itself where there are none.
-template <class T> const T* padded(Geometry& g, const T* A, bool above_and_below = false) {
-    long top = above_and_below ? g.top : 0, bottom = above_and_below ? g.bottom : 0;
-    if (!(g.left | g.right | top | bottom)) return A;
-    long W = (g.left + g.W + g.right) * g.m, H = top + g.H + bottom, row = g.W * g.m, left = g.left * g.m, rows = g.H;
+// n numbers for each of so many columns, columns that lie `step` apart taken to or from columns beside each other.
+template <class T> void spaced(long columns, long n, const T* from, long from_step, T* to, long to_step) {
+    if (n == 1)
+        for (long x = 0; x < columns; ++x) to[x * to_step] = from[x * from_step];
+    else
+        for (long x = 0; x < columns; ++x) std::memcpy(to + x * to_step * n, from + x * from_step * n, n * sizeof(T));
+}
+
+// The image with zeros left and right, and above and below if asked, in scratch memory; itself where there are none. Its
+// columns by their remainder of the stride if asked: what a tap sees from all places of a row is then one piece.
+template <class T> const T* padded(Geometry& g, const T* A, bool above_and_below = false, bool by_phase = false) {
+    long top = above_and_below ? g.top : 0, bottom = above_and_below ? g.bottom : 0, phases = by_phase ? g.sw : 1;
+    if (!(g.left | g.right | top | bottom) && phases == 1) return A;
+    long each = (g.left + g.W + g.right + phases - 1) / phases, W = phases * each * g.m, H = top + g.H + bottom;
+    long left = g.left, columns = g.W, m = g.m, rows = g.H;
     T* P = scratch<T, 1>(size_t(g.C) * H * W);
     split(g.C, 1.0 * g.C * H * W, 1, [=](long begin, long end) {
         for (long c = begin; c < end; ++c) {
@@ -249,17 +260,30 @@ template <class T> const T* padded(Geometry& g, const T* A, bool above_and_below
             std::fill(plane, plane + top * W, T(0));
             for (long y = 0; y < rows; ++y) {
                 T* to = plane + (top + y) * W;
-                std::fill(to, to + left, T(0));
-                std::memcpy(to + left, A + (c * rows + y) * row, row * sizeof(T));
-                std::fill(to + left + row, to + W, T(0));
+                const T* from = A + (c * rows + y) * columns * m;
+                if (phases == 1) {
+                    std::fill(to, to + left * m, T(0));
+                    std::memcpy(to + left * m, from, columns * m * sizeof(T));
+                    std::fill(to + (left + columns) * m, to + W, T(0));
+                    continue;
+                }
+                std::fill(to, to + W, T(0));
+                for (long x = 0; x < std::min(phases, columns); ++x) {
+                    long place = (left + x) % phases * each + (left + x) / phases;
+                    spaced((columns - x + phases - 1) / phases, m, from + x * m, phases, to + place * m, 1);
+                }
             }
             std::fill(plane + (top + rows) * W, plane + H * W, T(0));
         }
     });
-    g.W += g.left + g.right, g.left = g.right = 0;
+    g.W = phases * each, g.left = g.right = 0;
     g.H = H, g.top -= top, g.bottom -= bottom;
+    if (by_phase) g.sw = 1, g.phases = phases;
     return P;
 }
+
+// How far the j-th tap of a row lies from the first.
+inline long tap_column(const Geometry& g, long j) { return j * g.dw % g.phases * (g.W / g.phases) + j * g.dw / g.phases; }
 
 // Which taps of a kernel lie on the image, for a window whose first tap lies at `at`.
 inline Span seen(long at, long taps, long dilation, long size) {
@@ -284,7 +308,7 @@ template <class T> const T* channels_last(long units, long channels, long taps, 
 inline void tap_offsets(const Geometry& g, long channels, long* offset) {
     for (long i = 0; i < g.kh; ++i)
         for (long j = 0; j < g.kw; ++j)
-            for (long c = 0; c < channels; ++c) *offset++ = ((c * g.H + i * g.dh) * g.W + j * g.dw) * g.m;
+            for (long c = 0; c < channels; ++c) *offset++ = ((c * g.H + i * g.dh) * g.W + tap_column(g, j)) * g.m;
 }
 
 // Z = W ⋆ A + b for W (units, taps, channels). Taps that lie on padding are left out. With stride 1 the places that see
@@ -362,8 +386,8 @@ void convolve_as_one_axis(const Geometry& g, long units, long groups, const T* W
 template <class T> bool alone(const Geometry& g) { return g.m >= 2 * LANES<T>; }
 
 // The same for rows shorter than a vector: the examples are filled up with zeros.
-template <class T> long widened(const Geometry& g) {
-    long row = g.sw == 1 ? g.out_w : 1;
+template <class T> long widened(const Geometry& g, bool by_phase = false) {
+    long row = g.sw == 1 || by_phase ? g.out_w : 1;
     return row * g.m >= LANES<T> ? g.m : (LANES<T> + row - 1) / row;
 }
 
@@ -379,7 +403,8 @@ template <class T> void narrow(long n, long m, long wide, const T* B, T* A) {
 
 template <class T>
 void convolution(const Geometry& given, long units, long groups, const T* W, const T* A, const T* b, T* Z) {
-    long wide = widened<T>(given);
+    bool by_phase = given.sw > 1 && given.m % (VECTORS * LANES<T>) != 0;
+    long wide = widened<T>(given, by_phase);
     Geometry g = given;
     W = channels_last(units, g.C / groups, g.kh * g.kw, W);
     if (as_one_axis<T>(g)) {
@@ -388,7 +413,7 @@ void convolution(const Geometry& given, long units, long groups, const T* W, con
         return;
     }
     if (wide == given.m) {
-        const T* P = alone<T>(g) ? A : padded<T>(g, A);
+        const T* P = alone<T>(g) && !by_phase ? A : padded<T>(g, A, false, by_phase);
         convolve<T>(g, units, groups, W, P, b, Z);
         return;
     }
@@ -396,75 +421,91 @@ void convolution(const Geometry& given, long units, long groups, const T* W, con
     T* image = scratch<T, 2>(size_t(g.C) * g.H * g.W * wide);
     T* made = scratch<T, 3>(size_t(units) * g.out_h * g.out_w * wide);
     spread(g.C * g.H * g.W, given.m, wide, A, image);
-    const T* P = padded<T>(g, image);
+    const T* P = padded<T>(g, image, false, by_phase);
     convolve<T>(g, units, groups, W, P, b, made);
     narrow(units * g.out_h * g.out_w, given.m, wide, made, Z);
 }
 
-// dA = dZ * W: a convolution with stride 1 of dZ, spread out by the stride and padded, with the kernel flipped and
-// inputs and outputs exchanged.
-template <class T>
-void convolution_dA(const Geometry& g, long units, long groups, const T* W, const T* dZ, T* dA) {
-    long channels = g.C / groups, own = units / groups, taps = g.kh * g.kw;
-    Geometry b{};
-    b.C = units;
-    b.m = g.m;
-    b.H = (g.out_h - 1) * g.sh + 1;
-    b.W = (g.out_w - 1) * g.sw + 1;
-    b.kh = g.kh, b.kw = g.kw, b.dh = g.dh, b.dw = g.dw, b.sh = b.sw = 1;
-    long reach_h = g.dh * (g.kh - 1), reach_w = g.dw * (g.kw - 1);
-    b.out_h = g.H, b.out_w = g.W;
-    b.top = reach_h - g.top, b.left = reach_w - g.left;
-    b.bottom = g.H + reach_h - b.H - b.top, b.right = g.W + reach_w - b.W - b.left;
-
-    T* turned = scratch<T, 4>(size_t(g.C) * own * taps);  // (channels, taps, units)
-    split(g.C, 2.0 * g.C * own * taps, 1, [=](long begin, long end) {
-        for (long c = begin; c < end; ++c)
-            for (long t = 0; t < taps; ++t)
-                for (long o = 0; o < own; ++o)
-                    turned[(c * taps + taps - 1 - t) * own + o] = W[((c / channels * own + o) * channels + c % channels) * taps + t];
-    });
-    if (g.sh == 1 && g.sw == 1 && alone<T>(g)) {
-        convolve<T>(b, g.C, groups, turned, dZ, nullptr, dA);
-        return;
-    }
-
-    // dZ is copied into a frame of zeros (or cut, where padding was wider than the kernel's reach), strides opened up.
-    bool one_axis = as_one_axis<T>(b);
-    long m = g.m, wide = one_axis ? m : widened<T>(b);
-    long FH = b.H + b.top + b.bottom, FW = b.W + b.left + b.right;
-    T* frame = scratch<T, 1>(size_t(units) * FH * FW * wide);
-    split(units, 1.0 * units * FH * FW * wide, 1, [&](long begin, long end) {
-        for (long o = begin; o < end; ++o) {
-            T* plane = frame + o * FH * FW * wide;
-            std::fill(plane, plane + FH * FW * wide, T(0));
-            for (long y = 0; y < g.out_h; ++y) {
-                long fy = b.top + y * g.sh;
-                if (fy < 0 || fy >= FH) continue;
-                const T* from = dZ + (o * g.out_h + y) * g.out_w * m;
-                if (g.sw == 1 && wide == m && b.left >= 0 && b.right >= 0) {
-                    std::memcpy(plane + (fy * FW + b.left) * m, from, g.out_w * m * sizeof(T));
-                    continue;
-                }
-                for (long x = 0; x < g.out_w; ++x) {
-                    long fx = b.left + x * g.sw;
-                    if (fx >= 0 && fx < FW) std::memcpy(plane + (fy * FW + fx) * wide, from + x * m, m * sizeof(T));
-                }
+// A convolution with stride 1 whose padding may be negative, which cuts the image.
+template <class T> void convolve_any(Geometry g, long units, long groups, const T* W, const T* A, T* Z) {
+    if (alone<T>(g)) return convolve<T>(g, units, groups, W, A, nullptr, Z);
+    bool one_axis = as_one_axis<T>(g);
+    long m = g.m, wide = one_axis ? m : widened<T>(g);
+    long H = g.H + g.top + g.bottom, columns = g.W + g.left + g.right;
+    T* frame = scratch<T, 1>(size_t(g.C) * H * columns * wide);
+    split(g.C, 1.0 * g.C * H * columns * wide, 1, [&](long begin, long end) {
+        for (long c = begin; c < end; ++c) {
+            T* plane = frame + c * H * columns * wide;
+            std::fill(plane, plane + H * columns * wide, T(0));
+            for (long y = std::max(0L, -g.top); y < std::min(g.H, H - g.top); ++y) {
+                const T* from = A + (c * g.H + y) * g.W * m;
+                long x = std::max(0L, -g.left), end = std::min(g.W, columns - g.left);
+                T* to = plane + ((g.top + y) * columns + g.left + x) * wide;
+                if (wide == m && x < end) std::memcpy(to, from + x * m, (end - x) * m * sizeof(T));
+                for (; wide != m && x < end; ++x, to += wide) std::memcpy(to, from + x * m, m * sizeof(T));
             }
         }
     });
-    b.H = FH, b.W = FW, b.top = b.left = b.bottom = b.right = 0, b.m = wide;
-    if (one_axis) {
-        convolve_as_one_axis<T>(b, g.C, groups, turned, frame, nullptr, dA);
-        return;
+    g.H = H, g.W = columns, g.top = g.left = g.bottom = g.right = 0, g.m = wide;
+    if (one_axis) return convolve_as_one_axis<T>(g, units, groups, W, frame, nullptr, Z);
+    if (wide == m) return convolve<T>(g, units, groups, W, frame, nullptr, Z);
+    T* made = scratch<T, 3>(size_t(units) * g.out_h * g.out_w * wide);
+    convolve<T>(g, units, groups, W, frame, nullptr, made);
+    narrow(units * g.out_h * g.out_w, m, wide, made, Z);
+}
+
+// Pixels of one axis of an image, every `stride`-th of them: they see the taps first, first + step, …, and from one to the
+// next the places they see are one further.
+struct Phase {
+    long first, step, taps, dilation;
+    long pixel, pixels;  // the first of them and their number
+    long before;         // zeros before the places, for the flipped taps
+    Phase(long remainder, long kernel, long stride, long dilation, long pad, long size) {
+        long common = std::gcd(dilation, stride);
+        step = stride / common, this->dilation = dilation / common;
+        for (first = 0; first < kernel && first * dilation % stride != remainder;) ++first;
+        taps = (std::max(0L, kernel - first) + step - 1) / step;
+        long skipped = (pad - remainder + stride - 1) / stride;
+        pixel = skipped * stride + remainder - pad;
+        pixels = pixel < size ? (size - pixel + stride - 1) / stride : 0;
+        before = this->dilation * (taps - 1) + (first * dilation - remainder) / stride - skipped;
     }
-    if (wide == m) {
-        convolve<T>(b, g.C, groups, turned, frame, nullptr, dA);
-        return;
+    long after(long places) const { return pixels + dilation * (taps - 1) - places - before; }
+};
+
+// dA = dZ * W: for each phase of the stride a convolution of dZ with the flipped taps that its pixels see, inputs and
+// outputs exchanged.
+template <class T>
+void convolution_dA(const Geometry& g, long units, long groups, const T* W, const T* dZ, T* dA) {
+    long channels = g.C / groups, own = units / groups;
+    bool dense = g.sh == 1 && g.sw == 1;
+    if (g.kh < g.sh || g.kw < g.sw || g.dh > 1 || g.dw > 1)  // some pixels may see no tap
+        std::fill(dA, dA + g.C * g.H * g.W * g.m, T(0));
+    for (long each = 0; each < g.sh * g.sw; ++each) {
+        Phase down(each / g.sw, g.kh, g.sh, g.dh, g.top, g.H), across(each % g.sw, g.kw, g.sw, g.dw, g.left, g.W);
+        long taps = down.taps * across.taps, pixels = down.pixels * across.pixels;
+        if (!taps || !pixels) continue;
+        T* turned = scratch<T, 4>(size_t(g.C) * own * taps);  // (channels, taps, units)
+        split(g.C, 2.0 * g.C * own * taps, 1, [=](long begin, long end) {
+            for (long c = begin; c < end; ++c)
+                for (long t = 0; t < taps; ++t) {
+                    long i = down.first + t / across.taps * down.step, j = across.first + t % across.taps * across.step;
+                    const T* w = W + ((c / channels * own * channels + c % channels) * g.kh + i) * g.kw + j;
+                    for (long o = 0; o < own; ++o) turned[(c * taps + taps - 1 - t) * own + o] = w[o * channels * g.kh * g.kw];
+                }
+        });
+        Geometry b{units, g.out_h, g.out_w, g.m, down.taps, across.taps, 1, 1, down.dilation, across.dilation,
+                   down.before, across.before, down.after(g.out_h), across.after(g.out_w), down.pixels, across.pixels};
+        T* made = dense ? dA : scratch<T, 2>(size_t(g.C) * pixels * g.m);
+        convolve_any<T>(b, g.C, groups, turned, dZ, made);
+        if (!dense)
+            split(g.C, 1.0 * g.C * pixels * g.m, 1, [=](long begin, long end) {
+                for (long c = begin; c < end; ++c)
+                    for (long y = 0; y < down.pixels; ++y)
+                        spaced(across.pixels, g.m, made + (c * down.pixels + y) * across.pixels * g.m, 1,
+                               dA + ((c * g.H + down.pixel + y * g.sh) * g.W + across.pixel) * g.m, g.sw);
+            });
     }
-    T* made = scratch<T, 3>(size_t(g.C) * g.H * g.W * wide);
-    convolve<T>(b, g.C, groups, turned, frame, nullptr, made);
-    narrow(g.C * g.H * g.W, m, wide, made, dA);
 }
 
 // Sums of R rows of dZ with N taps of the image, kept a vector each.
@@ -538,11 +579,10 @@ void affine_dW_steps(long steps, long n, long n_prev, long m, const T* dZ, const
 template <class T>
 void convolution_dW_dots(Geometry g, long units, long groups, const T* dZ, const T* A, T* dW) {
     constexpr int L = LANES<T>, R = 6, N = REGISTERS == 32 ? 4 : 1;
-    const T* P = padded<T>(g, A);
+    const T* P = padded<T>(g, A, false, g.sw > 1);
     long channels = g.C / groups, own = units / groups, taps = g.kh * g.kw;
     long row = g.W * g.m, plane = g.out_h * g.out_w * g.m;
-    bool joined = g.sw == 1;
-    long length = joined ? g.out_w * g.m : g.m, strips = joined ? 1 : g.out_w;
+    long length = g.out_w * g.m;
     long unit_block = std::min(own, 24L), channel_block = std::max(1L, std::min(channels, 72 / taps));
     long unit_blocks = (own + unit_block - 1) / unit_block, channel_blocks = (channels + channel_block - 1) / channel_block;
     auto sum_block = [&](long index, long first, long last, T* out) {
@@ -558,21 +598,18 @@ void convolution_dW_dots(Geometry g, long units, long groups, const T* dZ, const
             for (long c = 0; c < cs; ++c)
                 for (long i = down.begin; i < down.end; ++i)
                     for (long j = 0; j < g.kw; ++j, ++n) {
-                        offset[n] = (c * g.H + y * g.sh - g.top + i * g.dh) * row + j * g.dw * g.m;
+                        offset[n] = (c * g.H + y * g.sh - g.top + i * g.dh) * row + tap_column(g, j) * g.m;
                         which[n] = (c * g.kh + i) * g.kw + j;
                     }
-            for (long x = 0; x < strips; ++x) {
-                const T* z = dZ + (group * own + o0) * plane + (y * g.out_w + x) * g.m;
-                const T* a = P + (group * channels + c0) * g.H * row + x * g.sw * g.m;
-                long k = 0;
-                for (; k < n; k += n - k >= N ? N : 1)
-                    for (long o = 0; o < os; o += R) {
-                        const T* zs = z + o * plane;
-                        T* to = sums + o * K * L;
-                        if (n - k >= N) add_dots_rows<T, N>(os - o, length, zs, plane, a, &offset[k], &which[k], to, K);
-                        else add_dots_rows<T, 1>(os - o, length, zs, plane, a, &offset[k], &which[k], to, K);
-                    }
-            }
+            const T* z = dZ + (group * own + o0) * plane + y * length;
+            const T* a = P + (group * channels + c0) * g.H * row;
+            for (long k = 0; k < n; k += n - k >= N ? N : 1)
+                for (long o = 0; o < os; o += R) {
+                    const T* zs = z + o * plane;
+                    T* to = sums + o * K * L;
+                    if (n - k >= N) add_dots_rows<T, N>(os - o, length, zs, plane, a, &offset[k], &which[k], to, K);
+                    else add_dots_rows<T, 1>(os - o, length, zs, plane, a, &offset[k], &which[k], to, K);
+                }
         }
         for (long o = 0; o < os; ++o)
             for (long k = 0; k < K; ++k)

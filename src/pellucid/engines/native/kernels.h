@@ -10,6 +10,7 @@ struct Geometry {  // of a convolution or pooling over two axes
     long kh, kw, sh, sw, dh, dw;     // kernel, stride, dilation
     long top, left, bottom, right;   // padding
     long out_h, out_w;               // places of the window
+    long phases = 1;                 // columns of the image lie by their remainder of this, all of one remainder together
 };
 
 enum Elementwise { RELU, LEAKY_RELU, SIGMOID, TANH, ELU, SELU, SILU, HARD_SIGMOID, SCALED_TANH, GELU, GELU_TANH,
