@@ -37,7 +37,10 @@ FACADES = {
 }
 DOOR = ("__init__.py", "__main__.py")
 FILES = sorted(str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py"))
-BUILT_ON = {"estimators.py": {"sklearn"}}  # its classes are scikit-learn's estimators, nothing without it
+BUILT_ON = {  # nothing without it, and itself imported where it is used
+    "estimators.py": {"sklearn"},  # its classes are scikit-learn's estimators
+    "engines/jax/ops.py": {"jax"},
+}
 HEAVY = [
     *("matplotlib", "sklearn", "scipy", "rich", "jax", "torch", "pandas"),
     *("pyarrow", "PIL", "safetensors", "tomli_w", "optuna"),

@@ -118,15 +118,20 @@ class Sequences:
         """Sequences of the same lengths with other values (Σ T_i, …)."""
         return Sequences.joined(values, self.lengths)
 
-    def batch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def batch(self, rows: np.ndarray, *, steps: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """The sequences at ``rows`` with the examples last: (T, …, k) padded by zeros, and the mask (T, k).
 
-        T is the longest of these; the mask is None where all have this length.
+        Arguments:
+            rows: (k,).
+            steps: T, at least the longest of these; None is the longest.
+
+        Returns:
+            the mask is None where all have this length.
         """
         lengths = self.lengths[rows]
-        steps = np.arange(lengths.max())[:, None]
-        mask = steps < lengths
-        values = self.values[np.where(mask, self._starts[rows] + steps, 0)]
+        t = np.arange(lengths.max() if steps is None else steps)[:, None]
+        mask = t < lengths
+        values = self.values[np.where(mask, self._starts[rows] + t, 0)]
         if not mask.all():
             values[~mask] = 0
         else:

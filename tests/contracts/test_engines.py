@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 
+import hypothesis
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import settings
 from hypothesis import strategies as st
 
 import pellucid as pl
@@ -25,6 +27,23 @@ every_engine = pytest.mark.parametrize("ops", [engines.get(name) for name in eng
 dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
 sizes = st.integers(1, 9)
 seeds = st.integers(0, 2**32 - 1)
+
+
+def given(**strategies):
+    """hypothesis' `given`, with few examples for an engine that compiles each new shape."""
+
+    def decorated(test):
+        drawn = hypothesis.given(**strategies)(test)
+        few = settings(max_examples=4)(hypothesis.given(**strategies)(test))
+
+        @functools.wraps(test)
+        def run(ops, **others):
+            (few if ops.name == "jax" else drawn)(ops=ops, **others)
+
+        run.__signature__ = inspect.signature(drawn)
+        return run
+
+    return decorated
 
 
 @every_engine

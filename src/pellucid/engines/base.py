@@ -14,7 +14,7 @@ engine overrides those it can do faster. The last axis of every array is the exa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,8 +69,14 @@ class Ops(ABC):
         """The given rows of x (·, …) as X (…, m), contiguous: examples first turned to examples last, by NumPy."""
         return np.ascontiguousarray(np.moveaxis(x[rows], 0, -1), dtype=dtype)
 
-    def compile(self, step: Callable) -> Callable:
-        """A training step, compiled where the engine compiles; the step itself otherwise."""
+    def compile(self, step: Callable, *, given_away: Sequence[str] = (), static: Sequence[str] = ()) -> Callable:
+        """A pure function, compiled where the engine compiles; the function itself otherwise.
+
+        Arguments:
+            step: reads and makes trees of arrays.
+            given_away: the names of arguments whose memory it may write its results to.
+            static: the names of those that are no arrays; it is compiled for each of their values.
+        """
         return step
 
     def peak_bytes(self, *, reset: bool = False) -> int | None:
@@ -80,6 +86,14 @@ class Ops(ABC):
             reset: True counts anew from now on.
         """
         return None
+
+    def padded_steps(self, T: int) -> int:
+        """How many steps sequences of T steps and fewer are given in a batch: T, or more where every T costs anew."""
+        return T
+
+    def known(self, A: Array) -> bool:
+        """Whether the array has its numbers already; not while a step is being compiled."""
+        return True
 
     def recorded(self, predict: Callable[[Any, Any], Any], shape: tuple[int, ...], dtype: str) -> Any:
         """A prediction as one call of the engine, recorded while its layers run once; None where it cannot be.

@@ -1,17 +1,17 @@
-"""One step of each recurrent cell in NumPy, its backward beside it: what the reference engine goes through time with.
+"""One step of each recurrent cell, its backward beside it: what the engines go through time with.
 
-`forward` makes the states ``after`` a step from those ``before``, from the step's own Z and from V = U h, and leaves in
-Z and V what `backward` reads. `backward` turns the gradients of the states after it into dZ and dV, and returns what
-reaches the states before it directly; Uᵀ dV is added by the engine.
+`forward` makes the states after a step from those before, from the step's own Z and from V = U h, and the gates that
+`backward` reads. `backward` turns the gradients of the states after it into dZ and dV, and returns what reaches the
+states before it directly; Uᵀ dV is added by the engine. Both are pure, of the arrays of either namespace ``xp``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
-import numpy as np
-
 Array = Any
+States = tuple[Array, ...]
 
 
 class Cell(Protocol):
@@ -25,21 +25,14 @@ class Cell(Protocol):
     gates: ClassVar[int]
     keeps_V: ClassVar[bool]
 
-    def forward(self, Z: Array, V: Array, c: Array | None, before: list[Array], after: list[Array]) -> None:
-        """One step; Z becomes its gates."""
+    def forward(self, xp: Any, Z: Array, V: Array, c: Array | None, before: Sequence[Array]) -> tuple[States, Array]:
+        """One step: the states after it, and the gates after their functions."""
         ...
 
     def backward(
-        self,
-        Z: Array,
-        V: Array,
-        before: list[Array],
-        after: list[Array],
-        d_after: list[Array],
-        dZ: Array,
-        dV: Array,
-    ) -> list[Array]:
-        """dZ and dV are written; the gradients of the states before that do not go through U come back."""
+        self, xp: Any, gates: Array, v: Array, before: Sequence[Array], after: Sequence[Array], d_after: Sequence[Array]
+    ) -> tuple[Array, Array, States]:
+        """dZ, dV, and the gradients of the states before that do not go through U."""
         ...
 
 
@@ -49,15 +42,16 @@ class Simple:
     gates: ClassVar[int] = 1
     keeps_V: ClassVar[bool] = False
 
-    def __init__(self, g, derivative):
+    def __init__(self, g: Callable, derivative: Callable) -> None:
         self.g, self.derivative = g, derivative  # g'(Z) from A
 
-    def forward(self, Z, V, c, before, after):
-        after[0][...] = self.g(Z + V)
+    def forward(self, xp, Z, V, c, before):
+        A = self.g(xp, Z + V)
+        return (A,), A
 
-    def backward(self, Z, V, before, after, d_after, dZ, dV):
-        dZ[...] = d_after[0] * self.derivative(after[0])
-        return [np.zeros_like(d_after[0])]
+    def backward(self, xp, gates, v, before, after, d_after):
+        dZ = d_after[0] * self.derivative(after[0])
+        return dZ, dZ, (xp.zeros_like(dZ),)
 
 
 class LSTM:
@@ -69,25 +63,22 @@ class LSTM:
     gates: ClassVar[int] = 4
     keeps_V: ClassVar[bool] = False
 
-    def forward(self, Z, V, c, before, after):
-        Z += V
-        i, f, g, o = np.split(Z, 4)
-        for gate in (i, f, o):
-            gate[...] = sigmoid(gate)
-        g[...] = np.tanh(g)
-        after[1][...] = f * before[1] + i * g
-        after[0][...] = o * np.tanh(after[1])
+    def forward(self, xp, Z, V, c, before):
+        i, f, g, o = xp.split(Z + V, 4)
+        i, f, g, o = sigmoid(xp, i), sigmoid(xp, f), xp.tanh(g), sigmoid(xp, o)
+        C = f * before[1] + i * g
+        return (o * xp.tanh(C), C), xp.concatenate([i, f, g, o])
 
-    def backward(self, Z, V, before, after, d_after, dZ, dV):
-        i, f, g, o = np.split(Z, 4)
-        di, df, dg, do = np.split(dZ, 4)
-        (dA, dC), tanh_C = d_after, np.tanh(after[1])
+    def backward(self, xp, gates, v, before, after, d_after):
+        i, f, g, o = xp.split(gates, 4)
+        (dA, dC), tanh_C = d_after, xp.tanh(after[1])
         dC = dC + dA * o * (1.0 - tanh_C * tanh_C)
-        di[...] = dC * g * i * (1.0 - i)
-        df[...] = dC * before[1] * f * (1.0 - f)
-        dg[...] = dC * i * (1.0 - g * g)
-        do[...] = dA * tanh_C * o * (1.0 - o)
-        return [np.zeros_like(dA), dC * f]
+        di = dC * g * i * (1.0 - i)
+        df = dC * before[1] * f * (1.0 - f)
+        dg = dC * i * (1.0 - g * g)
+        do = dA * tanh_C * o * (1.0 - o)
+        dZ = xp.concatenate([di, df, dg, do])
+        return dZ, dZ, (xp.zeros_like(dA), dC * f)
 
 
 class GRU:
@@ -99,34 +90,29 @@ class GRU:
     gates: ClassVar[int] = 3
     keeps_V: ClassVar[bool] = True
 
-    def forward(self, Z, V, c, before, after):
-        (r, z, n), (Vr, Vz, v) = np.split(Z, 3), np.split(V, 3)
-        if c is not None:
-            v += c
-        r[...] = sigmoid(r + Vr)
-        z[...] = sigmoid(z + Vz)
-        n[...] = np.tanh(n + r * v)
-        after[0][...] = n + z * (before[0] - n)
+    def forward(self, xp, Z, V, c, before):
+        (r, z, n), (Vr, Vz, v) = xp.split(Z, 3), xp.split(V, 3)
+        v = v if c is None else v + c
+        r, z = sigmoid(xp, r + Vr), sigmoid(xp, z + Vz)
+        n = xp.tanh(n + r * v)
+        return (n + z * (before[0] - n),), xp.concatenate([r, z, n])
 
-    def backward(self, Z, V, before, after, d_after, dZ, dV):
-        (r, z, n), v, dA = np.split(Z, 3), V, d_after[0]
-        dr, dz, dn = np.split(dZ, 3)
-        dn[...] = dA * (1.0 - z) * (1.0 - n * n)
-        dr[...] = dn * v * r * (1.0 - r)
-        dz[...] = dA * (before[0] - n) * z * (1.0 - z)
-        dV[...] = dZ
-        dV[2 * len(dA) :] *= r
-        return [dA * z]
+    def backward(self, xp, gates, v, before, after, d_after):
+        (r, z, n), dA = xp.split(gates, 3), d_after[0]
+        dn = dA * (1.0 - z) * (1.0 - n * n)
+        dr = dn * v * r * (1.0 - r)
+        dz = dA * (before[0] - n) * z * (1.0 - z)
+        return xp.concatenate([dr, dz, dn]), xp.concatenate([dr, dz, dn * r]), (dA * z,)
 
 
-def sigmoid(Z):
+def sigmoid(xp, Z):
     """The logistic function, without overflow."""
-    return 0.5 * np.tanh(0.5 * Z) + 0.5
+    return 0.5 * xp.tanh(0.5 * Z) + 0.5
 
 
 CELLS: dict[str, Cell] = {
-    "tanh": Simple(np.tanh, lambda A: 1.0 - A * A),
-    "relu": Simple(lambda Z: np.maximum(Z, 0.0), lambda A: A > 0),
+    "tanh": Simple(lambda xp, Z: xp.tanh(Z), lambda A: 1.0 - A * A),
+    "relu": Simple(lambda xp, Z: xp.maximum(Z, 0.0), lambda A: A > 0),
     "sigmoid": Simple(sigmoid, lambda A: A * (1.0 - A)),
     "lstm": LSTM(),
     "gru": GRU(),

@@ -83,12 +83,11 @@ class NumpyOps(Ops):
         v = np.empty((T, n, m), Z.dtype) if step.keeps_V else None
         for t in range(T):
             V = U @ states[0][t]
-            step.forward(Z[t], V, c, [S[t] for S in states], [S[t + 1] for S in states])
+            after, Z[t] = step.forward(np, Z[t], V, c, [S[t] for S in states])
             if v is not None:
-                v[t] = V[-n:]
-            if mask is not None:
-                for S in states:
-                    np.copyto(S[t + 1], S[t], where=~mask[t])
+                v[t] = V[-n:] if c is None else V[-n:] + c
+            for S, new in zip(states, after, strict=True):
+                S[t + 1] = new if mask is None else np.where(mask[t], new, S[t])
         kept = () if step.gates == 1 else (Z,) if v is None else (Z, v)
         return states, kept
 
@@ -103,13 +102,12 @@ class NumpyOps(Ops):
                 d_state[0] = d_state[0] + dA[t]
             Z_t, v_t = (None if each is None else each[t] for each in (Z, v))
             before, after = [S[t] for S in states], [S[t + 1] for S in states]
-            d_before = step.backward(Z_t, v_t, before, after, d_state, dZ[t], dV[t])
+            dZ[t], dV[t], d_before = step.backward(np, Z_t, v_t, before, after, d_state)
             if mask is not None:  # a masked step hands the gradient on as it came
                 dZ[t] *= mask[t]
                 dV[t] = dV[t] * mask[t] if step.keeps_V else dV[t]
-                d_before = [np.where(mask[t], d, passed) for d, passed in zip(d_before, d_state, strict=True)]
-            d_before[0] = d_before[0] + U.T @ dV[t]
-            d_state = d_before
+                d_before = tuple(np.where(mask[t], d, passed) for d, passed in zip(d_before, d_state, strict=True))
+            d_state = [d_before[0] + U.T @ dV[t], *d_before[1:]]
         return dZ, dV, tuple(d_state)
 
     # --- convolution: patches as the columns of a matrix, so that it is an affine layer's arithmetic; a few rows of the

@@ -171,7 +171,7 @@ class _Recurrent(Layer):
         shape = (self.units, X.shape[-1])
         if start is None:
             return ops.xp.zeros(shape, X.dtype)
-        if start.shape[-1] == 1 != shape[-1] and not bool((start != 0).any()):  # the zeros of `start`
+        if start.shape[-1] == 1 != shape[-1] and not (ops.known(start) and bool((start != 0).any())):  # of `start`
             return ops.xp.zeros(shape, X.dtype) + start
         if tuple(start.shape) != shape:
             raise ShapeError(

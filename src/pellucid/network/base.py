@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -164,6 +166,7 @@ class Network(ABC):
             for weight in layer.regularized
             if (rule := getattr(layer, "regularizer", None) or self.regularizer)
         ]
+        self._compile()
         self.initialize()
 
     def _losses(self, loss: Any) -> dict[str, losses.Loss]:
@@ -238,6 +241,17 @@ class Network(ABC):
         self._recording = None  # which keeps the arrays alive that it reads
         self._parameters = self._on_engine(parameters.fitted(params, self._parameters, self.dtype))
 
+    def _compile(self) -> None:
+        """Have the engine compile what predictions run; for a weak reference, as networks would not be freed else."""
+        self._predicted = self.ops.compile(partial(_predicted, weakref.proxy(self)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_predicted"}
+
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        vars(self).update(attributes)
+        self._compile()
+
     def adopt(self, params: Tree, state: Tree) -> None:
         """Take over trees that came from a training of this network, unchecked and not copied."""
         self._recording = None
@@ -266,6 +280,18 @@ class Network(ABC):
     @abstractmethod
     def next_state(self, state: Tree, caches: Any) -> Tree:
         """The layers' state after a forward pass that left ``caches``."""
+
+    def predicted(
+        self, params: Tree, state: Tree, inputs: dict[str, Array], masks: dict[str, Array]
+    ) -> tuple[dict[str, Array], Tree]:
+        """The outputs by name as in prediction, compiled where the engine compiles, and the layers' state after it.
+
+        Arguments:
+            params, state: trees as `parameters` and `state`.
+            inputs: X by input name, examples last.
+            masks: which steps count, by label, as `masks` returns them.
+        """
+        return self._predicted(params, state, inputs, masks)
 
     def iteration(
         self,
@@ -733,6 +759,13 @@ class Network(ABC):
         from pellucid.network.saving import save
 
         save(self, path)
+
+
+def _predicted(
+    net: Network, params: Tree, state: Tree, inputs: dict[str, Array], masks: dict[str, Array]
+) -> tuple[dict[str, Array], Tree]:
+    outputs, caches = net.forward_pass(params, state, inputs, Mode(False, mask=masks))
+    return outputs, net.next_state(state, caches) if net.stateful else state
 
 
 def check_input(

@@ -155,17 +155,23 @@ class Source:
         inputs, masks = {}, {}
         for name, x in self.inputs.items():
             if isinstance(x, Sequences):
-                X, mask = x.batch(indices)
+                X, mask = x.batch(indices, steps=self._steps(x, indices))
                 inputs[name] = X.astype(self.net.dtype, copy=False)
                 if mask is not None:
                     masks[name] = mask
             else:
                 inputs[name] = self.net.ops.examples_last(x, indices, self.net.dtype)
         targets = {
-            name: Y.batch(indices)[0] if isinstance(Y, Sequences) else Y[..., indices]
+            name: Y.batch(indices, steps=self._steps(Y, indices))[0] if isinstance(Y, Sequences) else Y[..., indices]
             for name, Y in self.targets.items()
         }
         return Batch(inputs, targets, weight, masks)
+
+    def _steps(self, x: Sequences, indices: np.ndarray) -> int:
+        """How many steps sequences get in a batch: what the longest has, or a number that more batches share."""
+        lengths = x.lengths[indices]
+        longest = int(lengths.max())
+        return longest if (lengths == longest).all() else self.net.ops.padded_steps(longest)
 
     def _absolute(self, chosen: np.ndarray) -> np.ndarray:
         return chosen if self.indices is None else self.indices[chosen]

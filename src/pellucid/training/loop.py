@@ -222,14 +222,14 @@ class Training:
                     got=f"batch_size={self.batch_size}",
                 )
 
-        self.params, self.state = parameters.copied(net.parameters), net.state
+        self.params, self.state = parameters.copied(net.parameters), parameters.copied(net.state)
         self.slots = tree_map(lambda slot: self.ops.asarray(slot), self.optimizer.init(self.params))
         self.schedule_state = self.optimizer.schedule.initial_state()
         self.history = History()
         self.epoch = self.batch = self.t = 0
         self._latest = 0  # the number of the latest batch, counted from the start
         self._tally = _Tally()
-        self._step = self.ops.compile(self._update)
+        self._step = self.ops.compile(self._update, given_away=("params", "state", "slots"), static=("keep",))
 
     # --- the loop -----------------------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from pellucid import metrics
 from pellucid.errors import ParameterError, unknown
-from pellucid.layers.base import Mode
 from pellucid.network.base import Network
 from pellucid.optimizers import global_norm
 from pellucid.sequences import Sequences, steps_as_examples
@@ -38,13 +37,12 @@ def predict(net: Network, x: Any, *, batch_size: int = 1024) -> Any:
     lengths: dict[str, list[np.ndarray | None]] = {name: [] for name in net.outputs}
     state = net.state
     for batch in consecutive(source, whole_number("batch_size", batch_size)):
-        mode = Mode(False, mask=net.masks(batch.masks))
-        outputs, caches = net.forward_pass(net.parameters, state, batch.inputs, mode)
-        state = net.next_state(state, caches) if net.stateful else state
+        masks = net.masks(batch.masks)
+        outputs, state = net.predicted(net.parameters, state, batch.inputs, masks)
         for name, A in outputs.items():
             said = net.losses[name].predict(net.ops, A) if name in net.losses else A
             made[name].append(np.moveaxis(net.ops.to_numpy(said), -1, 0))
-            mask = mode.mask.get(net.ends[name])
+            mask = masks.get(net.ends[name])
             lengths[name].append(None if mask is None else net.ops.to_numpy(mask).sum(axis=0))
     whole = {name: _whole(parts, lengths[name]) for name, parts in made.items()}
     if net.stateful:
@@ -96,16 +94,15 @@ def measured(
     totals: dict[str, float] = dict.fromkeys(net.losses, 0.0)
     batches = []
     for batch in consecutive(source, batch_size):
-        mode = Mode(False, mask=net.masks(batch.masks))
-        outputs, caches = net.forward_pass(params, state, batch.inputs, mode)
-        state = net.next_state(state, caches) if net.stateful else state
+        masks = net.masks(batch.masks)
+        outputs, state = net.predicted(params, state, batch.inputs, masks)
         for name, loss in net.losses.items():
-            mask = net.loss_mask(mode.mask, name)
+            mask = net.loss_mask(masks, name)
             each, _ = loss.masked_forward(net.ops, outputs[name], batch.targets[name], mask)
             each = net.ops.to_numpy(each if batch.weight is None else each * batch.weight)
             totals[name] += float(each.sum(dtype=np.float64))
         if chosen:
-            batches.append(seen(net, batch, outputs, mode.mask))
+            batches.append(seen(net, batch, outputs, masks))
     means = {name: total / len(source) for name, total in totals.items()}
     values = {"loss": sum(net.loss_weights[name] * mean for name, mean in means.items())}
     if len(means) > 1:
