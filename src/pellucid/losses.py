@@ -343,7 +343,7 @@ class SigmoidCrossEntropy(_Binary):
         return {"L": "Σ log(1 + e^A) - Y A", "dA": "sigmoid(A) - Y"}
 
     def predict(self, ops, A):
-        return 0.5 * ops.xp.tanh(0.5 * A) + 0.5
+        return ops.sigmoid(A)
 
 
 # --- one of many ----------------------------------------------------------------------------------------------------

@@ -285,6 +285,18 @@ def test_erf(ops, dtype, values):
 
 @every_engine
 @dtypes
+@given(values=st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=20))
+def test_sigmoid(ops, dtype, values):
+    Z = np.array(values, dtype)
+    exact = [1 / (1 + math.exp(-z)) if z > 0 else math.exp(z) / (1 + math.exp(z)) for z in Z.tolist()]
+    found = ops.to_numpy(ops.sigmoid(ops.asarray(Z)))
+    assert found.dtype == dtype
+    epsilon = np.finfo(dtype).eps
+    np.testing.assert_allclose(found, exact, rtol=8 * epsilon, atol=epsilon)
+
+
+@every_engine
+@dtypes
 @given(shape=st.lists(sizes, min_size=2, max_size=4), axis=st.integers(0, 3), seed=seeds, size=st.sampled_from([1, 80]))
 def test_softmax(ops, dtype, shape, axis, seed, size):
     axis %= len(shape)

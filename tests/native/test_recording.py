@@ -71,6 +71,7 @@ NETWORKS = {
     "float64": lambda: made(*DENSE, dtype="float64"),
     "no loss": lambda: made(*DENSE, loss=None),
     "activation first": lambda: made(pl.ReLU(), pl.Tanh(), *DENSE),
+    "yes or no": lambda: made(pl.Dense(6, "gelu"), pl.Dense(1), loss="sigmoid_cross_entropy"),
     "softmax layer": lambda: made(pl.Dense(6), pl.Softmax(), loss="cross_entropy"),
     "shared layer": lambda: made(*[pl.Dense(5, "tanh")] * 2, pl.Dense(2)),
     "no bias": lambda: made(pl.Dense(6, "leaky_relu", use_bias=False), pl.Dense(2)),

@@ -101,7 +101,7 @@ class Sigmoid(Activation, names=("sigmoid", "logistic")):
     """The logistic function, A = 1 / (1 + e^-Z), with g' = A (1 - A) ≤ 1/4."""
 
     def g(self, ops, Z):
-        return 0.5 * ops.xp.tanh(0.5 * Z) + 0.5  # the same function, without overflow
+        return ops.sigmoid(Z)
 
     def derivative(self, ops, A):
         return A * (1.0 - A)
@@ -286,10 +286,10 @@ class SiLU(Activation, names=("silu", "swish")):
     keeps: ClassVar[str] = "Z"
 
     def g(self, ops, Z):
-        return Z * (0.5 * ops.xp.tanh(0.5 * Z) + 0.5)
+        return Z * ops.sigmoid(Z)
 
     def derivative(self, ops, Z):
-        S = 0.5 * ops.xp.tanh(0.5 * Z) + 0.5
+        S = ops.sigmoid(Z)
         return S * (1.0 + Z * (1.0 - S))
 
 

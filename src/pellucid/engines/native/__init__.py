@@ -199,6 +199,9 @@ class NativeOps(NumpyOps):
     def erf(self, Z):
         return self.kernels.erf(_rows(Z))
 
+    def sigmoid(self, Z):
+        return self.kernels.activation(_KINDS.index("sigmoid"), _rows(Z), 0.0)
+
     def prelu(self, a, Z):
         return self.kernels.prelu(_rows(a), _rows(Z))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pellucid.engines.native import _CONSTANTS, _kind, _rows
+from pellucid.engines.native import _CONSTANTS, _KINDS, _kind, _rows
 
 EXAMPLES = 1_000_003  # m while recording: no layer can take it for a size of its own
 
@@ -79,6 +79,9 @@ class Recorder:
     def activation(self, g, Z, *, in_place=False):
         constant = getattr(g, _CONSTANTS.get(g.registered_name, ""), 0.0)
         return self._record("activation", Z, _kind(g), constant, in_place)
+
+    def sigmoid(self, Z):
+        return self._record("activation", Z, _KINDS.index("sigmoid"), 0.0, False)
 
     def softmax(self, Z, axis):
         return self._record("softmax", Z, axis % Z.ndim)
