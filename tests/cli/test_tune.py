@@ -68,7 +68,7 @@ def test_the_command_trains_the_winner_to_the_same_loss(pellucid, tune):
 
 
 def test_people_are_told_the_best_what_mattered_and_what_to_type(tune):
-    said = tune("--trials", 8)
+    said = tune("--trials", 12, "--confirm", 1)
     assert said.code == 0
     for part in (
         "The best of",

@@ -34,6 +34,9 @@ def small(folder, arrays) -> Callable[..., Any]:
     from pellucid.tune import tune
 
     def search(**options: Any) -> Any:
-        return tune(*arrays, **{"space": SPACE, "trials": 4, "progress": False, "out": "study", "splits": 1, **options})
+        return tune(
+            *arrays,
+            **{"space": SPACE, "trials": 4, "progress": False, "out": "study", "splits": 1, "confirm": 0, **options},
+        )
 
     return search

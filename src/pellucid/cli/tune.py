@@ -59,6 +59,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--jobs", type=integer, metavar="J", help="processes, which share the threads (default: 1)")
     add("--sampler", metavar="NAME", help="tpe, random, cmaes, gp, grid or qmc (default: tpe)")
     add("--pruner", metavar="NAME", help="median, hyperband, asha or none (default: median)")
+    add("--confirm", type=natural, metavar="N", help="leading trials that are trained again at the end (default: 4)")
     add("--seed", type=natural, metavar="S", help="of the split, of every training, of the sampler (default: 0)")
     add("--storage", metavar="URL", help="journal:FILE, sqlite:///FILE, postgresql://…, … (default: a file in --out)")
     add("--study", metavar="NAME", help="its name in the storage (default: DATA-NET)")
@@ -73,7 +74,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--splits",
         type=integer,
         metavar="N",
-        help="draws of these, over which a trial's loss is the mean (default: 1 to 5)",
+        help="draws of these, over which a trial's loss is the mean (default: 1 to 10)",
     )
     add("--test", type=_share, metavar="SHARE", help="of the examples, that are never looked at (default: 0.1)")
     add("--engine", metavar="E", help="numpy, … (see `pellucid show --engines`)")
@@ -127,6 +128,7 @@ def _tune(args: argparse.Namespace) -> Answer:
             study=args.study,
             sampler=args.sampler or "tpe",
             pruner=args.pruner or "median",
+            **({} if args.confirm is None else {"confirm": args.confirm}),
             seed=args.seed or 0,
             validation=0.1 if args.validation is None else args.validation,
             splits=args.splits,
@@ -167,6 +169,10 @@ def _answer(study: Study) -> Answer:
         *([f"the recipe as it stands: {base.loss:.4f}"] if base and base.number != best.number else []),
         *([_of_draws(best)] if len(best.losses) > 1 else []),
         "",
+        heading("How it was chosen"),
+        f"  {document['verdict']}",
+        *([indented(table(_again(study), ["", "search", "again", "gain", "error"]))] if study.confirmed else []),
+        "",
     ]
     if document["importances"]:
         shares = [[name.replace("_", " "), share] for name, share in document["importances"].items()]
@@ -188,6 +194,19 @@ def _of_draws(best: Trial) -> str:
         f"the mean over {len(best.losses)} draws of the validation examples: {each}\n"
         f"as the command measures: {best.validation['loss']:.4f}"
     )
+
+
+def _again(study: Study) -> list[list[Any]]:
+    return [
+        [
+            "the recipe" if each.trial.baseline else f"trial {each.trial.number}",
+            each.trial.loss,
+            each.loss,
+            "" if each.gain is None else f"{each.gain:+.4f}",
+            "" if each.error is None else f"{each.error:.4f}",
+        ]
+        for each in study.confirmed
+    ]
 
 
 def _recheck(args: argparse.Namespace) -> Answer:

@@ -7,10 +7,10 @@ from types import ModuleType
 from typing import Any
 
 from pellucid.tune.space import Space
-from pellucid.tune.study import Study, Trial
+from pellucid.tune.study import Confirmation, Study, Trial
 from pellucid.tune.tuning import tune
 
-__all__ = ["Space", "Study", "Trial", "tune"]
+__all__ = ["Confirmation", "Space", "Study", "Trial", "tune"]
 
 
 class _Room(ModuleType):

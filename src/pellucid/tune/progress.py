@@ -63,7 +63,8 @@ class Shown:
             return
         trials = self._study.trials
         done = [each for each in trials if each.state not in _ENDED_ELSEWHERE]
-        best = min((each for each in done if each.loss is not None), key=lambda e: e.loss or 0.0, default=None)
+        searched = [each for each in done if each.loss is not None and each.confirms is None]
+        best = min(searched, key=lambda e: e.loss or 0.0, default=None)
         for each in done:
             if each.number not in self._seen and each.state not in ("repeat", "not needed"):
                 self._write(line(each, self._trials, best))
@@ -79,8 +80,10 @@ def line(trial: Trial, trials: int | None, best: Trial | None) -> str:
     parts = [f"trial {trial.number:>{width}}"]
     parts += [] if trial.seconds is None else [f"{trial.seconds:6.1f} s"]
     parts.append(f"loss {trial.loss:.4f}" if trial.loss is not None else trial.state)
-    if trial.state not in ("complete", "pruned") and trial.reason:
+    if trial.state not in ("complete", "confirmed", "pruned") and trial.reason:
         parts[-1] += f": {trial.reason}"
+    if trial.confirms is not None:
+        return "  ".join([*parts, f"trial {trial.confirms} again, with fresh draws and seeds"])
     if best is not None and trial.loss is not None:
         parts.append("lowest yet" if trial.number == best.number else f"lowest {best.loss:.4f} (trial {best.number})")
     if trial.baseline:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -138,10 +138,11 @@ def recheck(
     chosen: list[tuple[str, str, Settings]] = [("optimum", f"trial {best.number}", best.settings)]
     importances = study.importances()
     names = [*importances, *(name for name in study.space.searched if name not in importances)]
-    others = [each for each in study.complete[1:] if each.settings]
+    leading = [each.trial for each in study.confirmed] or study.complete
+    others = [each for each in leading if each.settings and each.number != best.number]
     chosen += [("runner-up", f"trial {each.number}", each.settings) for each in others[:1]]
-    centre = best.settings or (others[0].settings if others else {})  # the recipe as it stands has no neighbours
-    near = list(study.space.neighbours(centre, names))[: max(0, neighbours)]
+    around = study.space.neighbours(best.settings, names) if best.settings else _around_recipe(study, names)
+    near = list(around)[: max(0, neighbours)]
     chosen += [("neighbour", what, settings) for what, settings in near]
     taken = [settings for _, _, settings in chosen]
     samples = study.space.sample(fresh, seed=plan["seed"] + len(study.trials)) if study.space.searched else []
@@ -171,6 +172,17 @@ def recheck(
     )
     _keep(study, result)
     return result
+
+
+def _around_recipe(study: Study, names: list[str]) -> Iterator[tuple[str, Settings]]:
+    """The recipe with one hyperparameter a little different, and what has to be said beside it."""
+    update = ("optimizer", "schedule", "learning_rate", "momentum")
+    together = (update, ("regularizer", "regularization"), ("layers", "units"))
+    start: Settings = study.plan["start"]
+    for name in names:
+        for what, settings in study.space.neighbours(start, [name]):
+            group = next((each for each in together if name in each), (name,))
+            yield what, {each: settings[each] for each in group if each in settings}
 
 
 def _measured(

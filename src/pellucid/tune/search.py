@@ -22,13 +22,17 @@ from pellucid.tasks import Task
 from pellucid.tasks.building import recipe_of
 from pellucid.training.callbacks import Callback
 from pellucid.tune.space import Settings, Space, Wanted
-from pellucid.tune.splits import drawn, judged
+from pellucid.tune.splits import drawn, fresh, judged
 from pellucid.tune.storage import BEAT, GRACE, is_dead, open_storage, optuna, sign, without_password
 
 SAMPLERS = ("tpe", "random", "cmaes", "gp", "grid", "qmc")
+LEARNING = ("tpe", "cmaes", "gp")  # samplers that learn from the trials
 PRUNERS = ("median", "hyperband", "asha", "none")
 ATTEMPTS = 2  # how often a trial whose process was killed is begun at most
 FIRST = 8  # trials that are trained to their end before others are compared with them
+LEADERS = 4  # trials that are trained again beside the recipe before one is chosen
+AGAIN = 10_000  # from the seed of the search to those of these trainings
+NEAR = 8  # neighbours of the recipe that are tried before a sampler that learns draws by itself
 REPEATS = 100  # settings in a row that were all tried before: then the space counts as searched through
 
 Plan = dict[str, Any]
@@ -123,7 +127,12 @@ class Search:
 
     Raises:
         ParameterError: an unknown sampler or pruner; the study is about something else.
+
+    Attributes:
+        clock: by which trials are measured and the time is bounded, in seconds.
     """
+
+    clock = staticmethod(time.monotonic)
 
     def __init__(
         self,
@@ -163,7 +172,11 @@ class Search:
             self.study.enqueue_trial({}, user_attrs={"baseline": True, "settings": {}})
             start = {name: value for name, value in plan["start"].items() if name in self.space.searched}
             if start and sampler != "grid":
-                self.study.enqueue_trial(start)
+                self.study.enqueue_trial(start, user_attrs={"start": True})
+        rate, *others = sorted(self.space.searched, key=lambda name: name != "learning_rate") or [""]
+        np.random.default_rng(plan["seed"]).shuffle(others)
+        near = [settings for _, settings in self.space.neighbours(plan["start"], [rate, *others])]
+        self._near = near[:NEAR]
         count = len(self.study.get_trials(deepcopy=False))
         seeds = np.random.SeedSequence([plan["seed"], *([] if sampler == "qmc" else [worker, count])]).generate_state(2)
         self._drawing, self._other = _sampler(sampler, int(seeds[0])), _sampler("random", int(seeds[1]))
@@ -212,25 +225,44 @@ class Search:
         *,
         trials: int | None = None,
         until: float = math.inf,
+        confirm: int = LEADERS,
         told: Callable[[], None] = lambda: None,
         wanted: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Train trial after trial.
+        """Train trial after trial; at last the recipe and the leading trials again, with fresh seeds and draws.
 
         Arguments:
             task: the data, and what is learned of them, with the plan's split.
-            trials: the study's, by all processes; None is no bound.
-            until: no trial is begun after this moment of `time.monotonic`.
+            trials: the study's, by all processes, those that are trained again included; None is no bound.
+            until: nothing is begun after this moment of `clock`.
+            confirm: how many leading trials are trained again: at most, for it takes up to half of the time and a
+                quarter of the trials. 0: none, nor the recipe.
             told: called after each trial.
             wanted: whether to go on.
         """
         draws = drawn(task, self.plan["splits"], self.plan["seed"])
-        while wanted() and time.monotonic() < until:
+        others = fresh(task, self.plan["seed"] + AGAIN)
+        if trials is not None:
+            confirm = min(confirm, max(0, trials // 4 - 1))
+        begun = self.clock()
+
+        def going() -> bool:
+            return wanted() and self.clock() < until
+
+        def searching() -> bool:
+            if self.exhausted or (trials is not None and len(self.counted()) + self._reserved(confirm) >= trials):
+                return False
+            if not confirm or math.isinf(until):
+                return True
+            return self.clock() < max((begun + until) / 2, until - self._cost(confirm, len(others)))
+
+        while going():
             self.recover()
-            claimed = self._claim(trials)
+            claimed = self._claim(trials, confirm, searching, going)
             if claimed is None:
                 return
-            self._attempt(draws, *claimed)
+            trial, settings, again = claimed
+            self._attempt(others if again else draws, trial, settings, again=again)
             told()
 
     def counted(self) -> list[Any]:
@@ -242,6 +274,38 @@ class Search:
             for each in trials
             if each.state != self._states.WAITING and each.number not in again and not each.user_attrs.get("void")
         ]
+
+    def _complete(self) -> list[Any]:
+        """The trials that came to their end, the best first."""
+        done = [each for each in self.counted() if each.user_attrs.get("result", {}).get("outcome") == "complete"]
+        return sorted(done, key=lambda each: (fmean(each.user_attrs["result"]["losses"]), each.number))
+
+    def _candidates(self, confirm: int) -> list[Any]:
+        """The recipe and the leading trials, among which is chosen at the end."""
+        done = self._complete() if confirm else []
+        recipe = [each for each in done if each.user_attrs.get("baseline")]
+        return recipe + [each for each in done if not each.user_attrs.get("baseline")][:confirm]
+
+    def _again(self, *, waiting: bool = False) -> list[Any]:
+        """The trainings that confirm a trial: those that count, and of those only that wait."""
+        states = (self._states.WAITING,)
+        these = self.study.get_trials(deepcopy=False, states=states) if waiting else self.counted()
+        return [each for each in these if "confirms" in each.user_attrs]
+
+    def _unconfirmed(self, confirm: int) -> list[Any]:
+        taken = {each.user_attrs["confirms"] for each in [*self._again(), *self._again(waiting=True)]}
+        return [each for each in self._candidates(confirm) if each.number not in taken]
+
+    def _reserved(self, confirm: int) -> int:
+        """How many trials are kept for confirming."""
+        confirmed = len(self._candidates(confirm)) - len(self._unconfirmed(confirm))
+        return confirm + 1 - confirmed if confirm else 0
+
+    def _cost(self, confirm: int, draws: int) -> float:
+        """The seconds that confirming will take, with all the processes that are at work now."""
+        results = [each.user_attrs["result"] for each in self._unconfirmed(confirm)]
+        running = self.study.get_trials(deepcopy=False, states=(self._states.RUNNING,))
+        return draws * math.fsum(each["seconds"] / len(each["losses"]) for each in results) / (1 + len(running))
 
     def recover(self) -> int:
         """Find trials whose process was killed; each is begun again once. Returns how many there were."""
@@ -266,34 +330,89 @@ class Search:
         except finished:
             return False
         if attempt <= ATTEMPTS:
-            kept = {name: trial.user_attrs[name] for name in ("baseline", "settings") if name in trial.user_attrs}
+            kept = {
+                name: trial.user_attrs[name]
+                for name in ("baseline", "settings", "confirms")
+                if name in trial.user_attrs
+            }
             self.study.enqueue_trial(
                 trial.params, user_attrs={**kept, "attempt": attempt, "retries": trial.number}, skip_if_exists=False
             )
         return True
 
-    def _claim(self, trials: int | None) -> tuple[Any, Settings] | None:
-        """A trial that is this process's alone and repeats no other; None where there is none to do."""
+    def _claim(
+        self, trials: int | None, confirm: int, searching: Callable[[], bool], going: Callable[[], bool]
+    ) -> tuple[Any, Settings, bool] | None:
+        """A trial that is this process's alone and repeats no other, and whether it confirms one; None: all is done."""
         for repeats in range(REPEATS):
-            if trials is not None and len(self.counted()) >= trials:
+            search = searching()
+            if search and self._grid is not None and not self._offer():
+                self.exhausted, search = True, False
+            if not search and not self._offer_again(confirm, going):
                 return None
-            if self._grid is not None and not self._offer():
-                break
+            if search:
+                self._offer_near()
             # A sampler that has learned nothing since would draw the same again.
             self.study.sampler = self._other if repeats else self._drawing
             trial = self.study.ask()
+            said = trial.user_attrs  # of one that was put into the queue
             trial.set_user_attr("by", sign())
-            settings = {} if trial.user_attrs.get("baseline") else self.space.suggest(trial)
+            if "confirms" in said:
+                rivals = [*self._again(), *self._again(waiting=True)]
+                confirms = said["confirms"]
+                first = min(each.number for each in rivals if each.user_attrs["confirms"] == confirms)
+                if first == trial.number:
+                    return trial, said["settings"], True
+                self._void(trial, "repeat", f"trial {first} confirms trial {confirms} already")
+                continue
+            settings = {} if said.get("baseline") else self.space.suggest(trial)
             trial.set_user_attr("settings", settings)
-            if trials is not None and sum(each.number <= trial.number for each in self.counted()) > trials:
+            most = math.inf if trials is None else trials - self._reserved(confirm)
+            before = [each for each in self.counted() if each.number <= trial.number]
+            if not (search or said) or len(before) > most:
                 self._void(trial, "not needed", "another process began the last trial")
-                return None
+                continue
             twin = self._twin(trial.number, settings)
             if twin is None:
-                return trial, settings
+                return trial, settings, False
             self._void(trial, "repeat", f"the settings of trial {twin}")
+        if self.exhausted:
+            return None
         self.exhausted = True
-        return None
+        return self._claim(trials, confirm, searching, going)
+
+    def _offer_again(self, confirm: int, going: Callable[[], bool]) -> bool:
+        """Put a candidate that is to be confirmed into the queue; False where there is none.
+
+        Which trials lead is known when no process searches any more; the recipe is one of them in any case.
+        """
+        while confirm and going():
+            self.recover()
+            if self._again(waiting=True):
+                return True
+            running = self.study.get_trials(deepcopy=False, states=(self._states.RUNNING,))
+            searched = [each for each in running if "confirms" not in each.user_attrs]
+            due = self._unconfirmed(confirm) if len(self._candidates(confirm)) > 1 or searched else []
+            if due and (not searched or due[0].user_attrs.get("baseline")):
+                kept = {"confirms": due[0].number, "settings": due[0].user_attrs["settings"]}
+                self.study.enqueue_trial({}, user_attrs=kept, skip_if_exists=False)
+                return True
+            if not searched:
+                return False
+            time.sleep(0.1)
+        return False
+
+    def _offer_near(self) -> None:
+        """Put a neighbour of the recipe into the queue while a sampler has nothing to learn from.
+
+        The recipe is good on many data, so the best is more often near it than where chance would begin.
+        """
+        done = [each for each in self.counted() if "confirms" not in each.user_attrs]
+        waiting = self.study.get_trials(deepcopy=False, states=(self._states.WAITING,))
+        at = len(done) - 2  # after the recipe, and what the space has of it
+        if self.sampler in LEARNING and not waiting and 0 <= at < len(self._near):
+            near = {name: value for name, value in self._near[at].items() if name in self.space.searched}
+            self.study.enqueue_trial(near, user_attrs={"start": True})
 
     def _offer(self) -> bool:
         """Put the next point of the grid into the queue; False where every one was tried."""
@@ -316,21 +435,25 @@ class Search:
         until = time.monotonic() + 30
         while True:
             waiting = self.study.get_trials(deepcopy=False, states=(self._states.WAITING,))
-            earlier = [each for each in [*self.counted(), *waiting] if each.number < number]
+            both = [each for each in [*self.counted(), *waiting] if "confirms" not in each.user_attrs]
+            earlier = [each for each in both if each.number < number]
             drawing = [e for e in earlier if e.state == self._states.RUNNING and "settings" not in e.user_attrs]
             if not drawing or time.monotonic() > until:
                 return next((each.number for each in earlier if each.user_attrs.get("settings") == settings), None)
             time.sleep(0.01)
 
-    def _attempt(self, draws: list[Task], trial: Any, settings: Settings) -> None:
+    def _attempt(self, draws: list[Task], trial: Any, settings: Settings, *, again: bool) -> None:
         """Train with every draw of the validation examples; the trial's loss is the mean over them, see `judged`."""
-        states, watcher, begun = self._states, _Watcher(trial, prune=bool(settings)), time.monotonic()
-        outcome, reason, done = "complete", None, None
+        states, begun, prune = self._states, self.clock(), bool(settings) and not again
+        watcher = _Watcher(trial, prune)
+        watcher.again = again
+        outcome, reason, done = "confirmed" if again else "complete", None, None
         curves: list[list[float]] = []
         losses: list[float] = []
         try:
             for number, task in enumerate(draws):
-                watched = train(task, self.plan, self.space.wanted(settings), callbacks=[watcher])
+                seed = self.plan["seed"] + AGAIN + number if again else None
+                watched = train(task, self.plan, self.space.wanted(settings), seed=seed, callbacks=[watcher])
                 done = done or watched  # the first draw is that of `pellucid train`
                 curves.append(watched.history["validation_loss"])
                 losses = judged(curves, patient=watched.patient)
@@ -338,7 +461,7 @@ class Search:
                 if watcher.pruned:
                     outcome, reason = "pruned", f"worse than others after epoch {len(done.history)}"
                     break
-                if number + 1 < len(draws) and settings and self._behind(losses):
+                if number + 1 < len(draws) and prune and self._behind(losses):
                     outcome, reason = "pruned", f"worse than others after {number + 1} of {len(draws)} draws"
                     break
         except (KeyboardInterrupt, SystemExit):
@@ -351,13 +474,15 @@ class Search:
             outcome, reason = "out of memory", str(problem) or "there was not enough"
         except Exception as problem:
             outcome, reason = "failed", problem.problem if isinstance(problem, PellucidError) else repr(problem)
-        result: dict[str, Any] = {"seconds": round(time.monotonic() - begun, 3)}
+        result: dict[str, Any] = {"seconds": round(self.clock() - begun, 3)}
+        if again:
+            result["ratio"] = draws[0].sizes["validation"] / draws[0].sizes["train"]
         if done is not None:
             result |= {"epochs": len(done.history), "best_epoch": done.epoch, "engine": done.net.ops.name}
             result |= {"validation": done.validation, "train": done.train, "losses": losses}
             result["parameters"] = parameters.count(done.net.parameters)
         state = {"complete": states.COMPLETE, "failed": states.FAIL}.get(outcome, states.PRUNED)
-        if not settings:
+        if not settings or again:
             state = states.FAIL  # for Optuna: of a trial without drawn settings GP and CMA-ES would learn to draw none
         value = fmean(losses) if done and state == states.COMPLETE else None
         try:

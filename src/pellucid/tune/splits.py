@@ -9,26 +9,26 @@ import numpy as np
 
 from pellucid.errors import ParameterError
 from pellucid.tasks import Task
-from pellucid.training.split import split_indices
 
-ENOUGH = 1_000  # validation examples by which one draw tells good settings from lucky ones
-MOST = 5
+Pool = tuple[np.ndarray, np.ndarray]
+ENOUGH = 1_000  # validations of one trial by which good settings are told from lucky ones
+MOST = 10
+LEAST = 3  # fresh draws, by which a standard error can be told
 
 
 def usual(task: Task) -> int:
-    """How many draws are made where nobody says: up to five where there are few validation examples."""
+    """How many draws are made where nobody says: to 1,000 validations, or until every example had its turn."""
     pool = _pool(task)
-    if pool is None:
-        return 1
     held_out = task.sizes["validation"]
-    return max(1, min(MOST, -(-ENOUGH // held_out), len(pool[0]) // held_out))
+    return 1 if pool is None else max(1, min(MOST, -(-ENOUGH // held_out), _folds(len(pool[0]), held_out)))
 
 
 def drawn(task: Task, count: int, seed: int) -> list[Task]:
     """The task, and the same with other validation examples: of the draws no two have an example in common.
 
-    They are drawn from the training and validation examples. The test examples are those of the task, and so is the
-    preprocessing, which was fitted to its training examples.
+    They are drawn from the training and validation examples, so that with as many draws as there are folds each is
+    validated once. The test examples are those of the task, and so is the preprocessing, which was fitted to its
+    training examples.
 
     Arguments:
         task: the first of them.
@@ -38,30 +38,59 @@ def drawn(task: Task, count: int, seed: int) -> list[Task]:
     Raises:
         ParameterError: more than there are examples for, or several of examples that are no arrays in memory.
     """
-    tasks = [task]
     if count == 1:
-        return tasks
+        return [task]
     pool, size = _pool(task), task.sizes["validation"]
-    if pool is None or count * size > len(pool[0]):
+    if pool is None or count > _folds(len(pool[0]), size):
         raise ParameterError(
             "these examples cannot be drawn so often",
             where="splits",
-            expected="1, or arrays in memory" if pool is None else f"at most {len(pool[0]) // size}",
+            expected="1, or arrays in memory" if pool is None else f"at most {_folds(len(pool[0]), size)}",
             got=count,
         )
+    rest = np.arange(len(pool[0]) - size)  # the first draw's are at the end
+    others = _folded(task, pool, rest, _folds(len(pool[0]), size) - 1, [seed, 1])
+    return [task, *others[: count - 1]]
+
+
+def fresh(task: Task, seed: int) -> list[Task]:
+    """Draws that the search has not seen: to 2,000 validations, but three at least and ten at most.
+
+    When every training and validation example had its turn they are divided anew. Where the examples are no arrays in
+    memory, these are the task itself, three times, for three seeds.
+
+    Arguments:
+        task: as it was searched.
+        seed: of the draws.
+    """
+    pool, size = _pool(task), task.sizes["validation"]
+    if pool is None:
+        return [task] * LEAST
+    count, folds = len(pool[0]), max(2, _folds(len(pool[0]), size))
+    most = max(LEAST, min(MOST, -(-2 * ENOUGH // size)))
+    draws: list[Task] = []
+    while len(draws) < most:
+        draws += _folded(task, pool, np.arange(count), folds, [seed, 2 + len(draws)])
+    return draws[:most]
+
+
+def _folds(count: int, size: int) -> int:
+    """In how many parts of about this size examples are divided."""
+    return max(1, round(count / size))
+
+
+def _folded(task: Task, pool: Pool, rest: np.ndarray, folds: int, seed: list[int]) -> list[Task]:
+    """The task with each of so many parts of the ``rest`` as validation examples, and all others to train on.
+
+    The classes are dealt out evenly.
+    """
     x, y = pool
-    everything, rest = np.arange(len(x)), np.arange(len(x) - size)  # the first draw's are at the end
-    for number in range(1, count):
-        if len(rest) > size:
-            labels = y[rest] if task.task == "classification" else None
-            rng = np.random.default_rng([seed, number])
-            parts = split_indices(len(rest), validation=size, test=0, labels=labels, seed=rng)
-            held_out, rest = rest[parts.validation], rest[parts.train]
-        else:
-            held_out = rest
-        rows = {"train": np.setdiff1d(everything, held_out), "validation": held_out}
-        tasks.append(_with(task, x, y, rows))
-    return tasks
+    order = np.random.default_rng(seed).permutation(rest)
+    if task.task == "classification":
+        order = order[np.argsort(y[order], kind="stable")]
+    parts = [np.sort(order[fold::folds]) for fold in range(folds)]
+    everything = np.arange(len(x))
+    return [_with(task, x, y, {"train": np.setdiff1d(everything, part), "validation": part}) for part in parts]
 
 
 def judged(curves: Sequence[Sequence[float]], *, patient: bool) -> list[float]:
@@ -83,7 +112,7 @@ def judged(curves: Sequence[Sequence[float]], *, patient: bool) -> list[float]:
     return [float(curve[epoch]) for curve, epoch in zip(table, others.argmin(axis=1), strict=True)]
 
 
-def _pool(task: Task) -> tuple[np.ndarray, np.ndarray] | None:
+def _pool(task: Task) -> Pool | None:
     """x and y of the training and validation examples together; None where they are no arrays."""
     parts = [task.arrays(part) for part in ("train", "validation")]
     if not all(isinstance(each, np.ndarray) for part in parts for each in part):
@@ -94,6 +123,6 @@ def _pool(task: Task) -> tuple[np.ndarray, np.ndarray] | None:
 
 def _with(task: Task, x: np.ndarray, y: np.ndarray, rows: dict[str, np.ndarray]) -> Task:
     other = copy.copy(task)
-    arrays = {part: (x[chosen], y[chosen]) for part, chosen in rows.items()}
-    other.arrays = arrays.__getitem__  # type: ignore[method-assign, assignment]
+    # Copied only while it is trained.
+    other.arrays = lambda part: (x[rows[part]], y[rows[part]])  # type: ignore[method-assign]
     return other

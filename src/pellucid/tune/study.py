@@ -10,7 +10,7 @@ import warnings
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from pellucid import tasks
@@ -30,10 +30,11 @@ class Trial:
 
     Attributes:
         number: in the order of beginning.
-        state: ``"complete"``, ``"pruned"``, ``"diverged"``, ``"out of memory"``, ``"failed"``, ``"killed"``,
-            ``"interrupted"``, ``"repeat"``, ``"not needed"``, ``"running"`` or ``"waiting"``.
+        state: ``"complete"``, ``"confirmed"`` (it trained another one again), ``"pruned"``, ``"diverged"``,
+            ``"out of memory"``, ``"failed"``, ``"killed"``, ``"interrupted"``, ``"repeat"``, ``"not needed"``,
+            ``"running"`` or ``"waiting"``.
         settings: by hyperparameter; {} is the recipe of the network as it stands.
-        loss: validation loss, the mean over the draws of the validation examples; None unless complete.
+        loss: validation loss, the mean over the draws of the validation examples; None unless complete or confirmed.
         losses: of each draw; see `pellucid.tune.splits.judged`.
         reason: why it did not come to its end.
         seconds: it took.
@@ -43,6 +44,8 @@ class Trial:
         curve: validation loss by epoch, of the first draw.
         environment: engine, versions, hardware, data fingerprint and date; see `pellucid.runs.environment`.
         counts: False for one that was begun again later, or repeats another.
+        confirms: the number of the trial that it trains again, with fresh seeds and draws; None: it is of the search.
+        ratio: of one that confirms: validation examples for each training example.
     """
 
     number: int
@@ -59,16 +62,46 @@ class Trial:
     curve: dict[int, float] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     counts: bool = True
+    confirms: int | None = None
+    ratio: float | None = None
 
     @property
     def baseline(self) -> bool:
         """Whether it is the network's recipe as it stands."""
-        return not self.settings and self.state != "waiting"
+        return not self.settings and self.state != "waiting" and self.confirms is None
 
     def row(self) -> dict[str, Any]:
         """The trial as one line of a table."""
         said = {"trial": self.number, "state": self.state, "loss": self.loss, "seconds": self.seconds}
         return {**said, "epochs": self.epochs, **self.settings, "reason": self.reason}
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """A trial, trained again with fresh seeds on fresh draws of the validation examples.
+
+    Attributes:
+        trial: as it was in the search.
+        loss: the mean over the fresh draws.
+        losses: of each.
+        gain: how much less than the recipe's, the mean difference draw by draw; None where the recipe has none.
+        error: the standard error of the gain, √(1/n + n_validation/n_train) · s: the draws share their training
+            examples, so their plain s/√n would be too sure.
+
+    Source:
+        Nadeau and Bengio 2003, "Inference for the Generalization Error", Machine Learning 52.
+    """
+
+    trial: Trial
+    loss: float
+    losses: tuple[float, ...]
+    gain: float | None
+    error: float | None
+
+    @property
+    def beyond_chance(self) -> bool:
+        """Whether the gain is above its standard error."""
+        return self.gain is not None and self.error is not None and self.gain > self.error
 
 
 class Study:
@@ -138,8 +171,49 @@ class Study:
         return sorted(done, key=lambda each: (each.loss, each.number))
 
     @property
+    def confirmed(self) -> list[Confirmation]:
+        """The recipe and the leading trials by their fresh losses, the lowest first; [] where none was trained again.
+
+        The lowest of many losses is lower than it would be the next time. Fresh ones had no part in the choice of the
+        leading trials, so they compare them with the recipe fairly.
+        """
+        trials = self.trials
+        again = {each.confirms: each for each in trials if each.state == "confirmed" and each.confirms is not None}
+        recipe = next((again[each.number] for each in trials if each.baseline and each.number in again), None)
+        found = []
+        for number, fresh in again.items():
+            gain = error = None
+            if recipe is not None and fresh is not recipe:
+                gains = [before - after for before, after in zip(recipe.losses, fresh.losses, strict=True)]
+                gain, error = fmean(gains), stdev(gains) * math.sqrt(1 / len(gains) + (fresh.ratio or 0.0))
+            found.append(Confirmation(trials[number], fmean(fresh.losses), fresh.losses, gain, error))
+        return sorted(found, key=lambda each: each.loss)
+
+    @property
+    def _leader(self) -> Confirmation | None:
+        """The trial, not the recipe, with the lowest fresh loss."""
+        return next((each for each in self.confirmed if not each.trial.baseline), None)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: how the best trial was chosen."""
+        leader, count = self._leader, len(self.confirmed)
+        if leader is None:
+            return "chosen by the losses of the search alone, which flatter the lowest of them"
+        fresh = f"of {count} trained again with {len(leader.losses)} fresh draws and seeds"
+        if leader.gain is None:
+            return f"trial {leader.trial.number} has the lowest loss {fresh}; the recipe could not be trained again"
+        gain, error = f"gain over the recipe, {leader.gain:.4g}, is", f" (standard error {leader.error:.4g})"
+        if leader.beyond_chance:
+            return f"trial {leader.trial.number} is the best {fresh}: its {gain} beyond chance{error}"
+        return (
+            f"the recipe stands: trial {leader.trial.number} is the best {fresh}, but its {gain} within chance{error}"
+        )
+
+    @property
     def best(self) -> Trial:
-        """The trial with the lowest validation loss.
+        """The trial with the lowest loss when it was trained again, if its gain over the recipe is above its standard
+        error, and otherwise the recipe; see `confirmed`. Where none was trained again, the lowest validation loss.
 
         Raises:
             TrainingError: no trial came to its end; the message says why.
@@ -151,7 +225,10 @@ class Study:
                 where=f"study {self.name}",
                 got="; ".join(dict.fromkeys(reasons)) or "no trials",
             )
-        return self.complete[0]
+        leader, recipe = self._leader, self.baseline
+        if leader is None:
+            return self.complete[0]
+        return leader.trial if recipe is None or leader.gain is None or leader.beyond_chance else recipe
 
     @property
     def baseline(self) -> Trial | None:
@@ -260,6 +337,8 @@ class Study:
             "net": self.plan["net"],
             "best": asdict(best),
             "default_loss": None if base is None else base.loss,
+            "verdict": self.verdict,
+            "confirmed": [_plain(each) for each in self.confirmed],
             "states": {state: sum(e.state == state for e in counted) for state in sorted({e.state for e in counted})},
             "seconds": {"all": round(math.fsum(seconds), 3), "mean": math.fsum(seconds) / max(1, len(seconds))},
             "importances": self.importances(),
@@ -287,7 +366,7 @@ def _trial(frozen: Any, counts: bool) -> Trial:
         number=frozen.number,
         state=state or "failed",
         settings=attributes.get("settings", {}),
-        loss=fmean(losses) if state == "complete" else None,
+        loss=fmean(losses) if state in ("complete", "confirmed") else None,
         losses=losses,
         reason=result.get("reason"),
         seconds=result.get("seconds"),
@@ -298,7 +377,14 @@ def _trial(frozen: Any, counts: bool) -> Trial:
         curve=dict(sorted(frozen.intermediate_values.items())),
         environment=attributes.get("environment", {}),
         counts=counts,
+        confirms=attributes.get("confirms"),
+        ratio=result.get("ratio"),
     )
+
+
+def _plain(each: Confirmation) -> dict[str, Any]:
+    said = {"trial": each.trial.number, "loss": each.loss, "losses": each.losses, "gain": each.gain}
+    return {**said, "error": each.error, "beyond_chance": each.beyond_chance}
 
 
 def train_arguments(plan: Plan, wanted: Wanted) -> list[str]:

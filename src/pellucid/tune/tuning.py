@@ -22,7 +22,7 @@ from pellucid.files import atomic_write
 from pellucid.network.base import Network
 from pellucid.tasks.building import is_file, recipe_of
 from pellucid.tune.progress import Shown
-from pellucid.tune.search import Plan, Search
+from pellucid.tune.search import LEADERS, Plan, Search
 from pellucid.tune.space import Space
 from pellucid.tune.splits import drawn, usual
 from pellucid.tune.storage import SCHEMES
@@ -50,6 +50,7 @@ def tune(
     study: str | None = None,
     sampler: str = "tpe",
     pruner: str = "median",
+    confirm: int = LEADERS,
     seed: int = 0,
     validation: float | int = 0.1,
     splits: int | None = None,
@@ -67,6 +68,10 @@ def tune(
     same call again goes on with the same study, and any number of processes may work on one. The test examples are
     never looked at.
 
+    The lowest of many losses is low by luck too. So the recipe and the leading trials are trained again at the end,
+    with fresh seeds and fresh draws of the validation examples, and the best of them by these losses alone is the
+    study's `best` if its gain over the recipe is above its standard error; otherwise it is the recipe.
+
     Arguments:
         x: a file, a folder or a name of the catalog; or arrays, examples first (m, …), which are kept in the study's
             folder.
@@ -75,17 +80,21 @@ def tune(
         task: what is learned, where the data do not say it: a kind such as ``"regression"``, or a table with the
             ``kind`` and options of its own.
         space: ``"defaults"``, a TOML file or a dictionary; see `Space`.
-        trials: how many there are to be in all, whoever trains them; None is 50, or no bound where there is a ``time``.
-        time: seconds after which no further trial is begun.
+        trials: how many there are to be in all, whoever trains them, those that are trained again included; None is 50,
+            or no bound where there is a ``time``.
+        time: seconds after which no further trial is begun, nor trained again.
         jobs: processes to work in. The threads are shared out among them.
         storage: where the study is kept; None is a journal file in ``out``. See `open_storage`.
         study: its name in the storage; None is made of data and network.
         sampler: ``"tpe"``, ``"random"``, ``"cmaes"``, ``"gp"``, ``"grid"`` or ``"qmc"``.
         pruner: ``"median"``, ``"hyperband"``, ``"asha"`` or ``"none"``.
+        confirm: how many leading trials are trained again at the end, beside the recipe; fewer where that would take
+            more than a quarter of the trials, or half of the time. 0 chooses by the losses of the search alone.
         seed: of the split, of every training and of the sampler.
         validation: share or number of the examples to validate on.
         splits: how often these are drawn, other ones each time; a trial is trained with each draw, and its loss is the
-            mean. None is up to 5 where there are fewer than 1,000 of them, by which luck would be chosen.
+            mean. None is as often as makes 1,000 validations, or until each example had its turn (cross-validation),
+            10 at most.
         test: share or number of the examples that are kept out of it all; None is 0.1, and none for arrays.
         out: the folder for the reports; None is ``tuning/DATA-NET``.
         progress: ``"auto"`` or False.
@@ -103,7 +112,13 @@ def tune(
     for name in fixed:
         if name not in FIXED:
             raise unknown("argument", name, FIXED, where="tune")
-    for name, value, least in (("jobs", jobs, 1), ("trials", trials, 1), ("splits", splits, 1), ("seed", seed, 0)):
+    for name, value, least in (
+        ("jobs", jobs, 1),
+        ("trials", trials, 1),
+        ("splits", splits, 1),
+        ("seed", seed, 0),
+        ("confirm", confirm, 0),
+    ):
         whole = isinstance(value, Integral) and not isinstance(value, bool) and value >= least
         if not (whole or (value is None and name in ("trials", "splits"))):
             expected = f"a whole number from {least}"
@@ -158,9 +173,9 @@ def tune(
         shown.look()
         until = math.inf if time is None else clock.monotonic() + time
         if jobs == 1:
-            search.work(made, trials=trials, until=until, told=shown.look)
+            search.work(made, trials=trials, until=until, confirm=confirm, told=shown.look)
         else:
-            _work_together(search, folder, url, name, jobs, trials, until, (sampler, pruner), shown)
+            _work_together(search, folder, url, name, jobs, trials, until, confirm, (sampler, pruner), shown)
         shown.look()
     found.exhausted = search.exhausted
     found.best  # noqa: B018  raises where there is none
@@ -175,6 +190,7 @@ def _work_together(
     jobs: int,
     trials: int | None,
     until: float,
+    confirm: int,
     kinds: tuple[str, str],
     shown: Shown,
 ) -> None:
@@ -182,7 +198,7 @@ def _work_together(
     from pellucid.runs import environment
 
     threads = str(max(1, environment(engine="")["threads"] // jobs))
-    job = {"storage": url, "study": name, "sampler": kinds[0], "pruner": kinds[1], "trials": trials}
+    job = {"storage": url, "study": name, "sampler": kinds[0], "pruner": kinds[1], "trials": trials, "confirm": confirm}
     path = folder / JOB
     write_privately(path, job)
     variables = {**os.environ, **dict.fromkeys(_THREADS, threads)}

@@ -22,7 +22,11 @@ def main(job: str, number: str, seconds: str, parent: str) -> int:
             said["storage"], said["study"], sampler=said["sampler"], pruner=said["pruner"], worker=int(number)
         )
         search.work(
-            tasks.made(search.plan), trials=said["trials"], until=until, wanted=lambda: os.getppid() == int(parent)
+            tasks.made(search.plan),
+            trials=said["trials"],
+            until=until,
+            confirm=said["confirm"],
+            wanted=lambda: os.getppid() == int(parent),
         )
     except PellucidError as problem:
         print(f"error: {problem}", file=sys.stderr, flush=True)
