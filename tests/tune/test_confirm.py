@@ -98,9 +98,15 @@ def test_fresh_draws_hold_out_every_example_and_not_those_of_the_search_together
     ("recipe", "lucky", "next_best", "best", "said"),
     [
         (1.0, 2.0, 0.5, "next", "is the best of 3 trained again"),  # the lowest of the search was luck
-        (1.0, 0.4, 0.5, "lucky", "is beyond chance"),
-        (1.0, 1.5, 1.2, "recipe", "the recipe stands"),
-        (1.0, 0.99, 1.2, "recipe", "the recipe stands"),  # a gain of 0.01, of which the error is above 0.01
+        (1.0, 0.4, 0.5, "lucky", "is above its standard error"),
+        (1.0, 1.5, 1.2, "recipe", "the recipe stands: its loss is the lowest of 3 trained again"),
+        (
+            1.0,
+            0.99,
+            1.2,
+            "recipe",
+            "but its gain over the recipe, 0.01, is within chance",
+        ),  # a gain of 0.01, of which the error is above 0.01
         (math.inf, 0.9, 1.2, "lucky", "the recipe could not be trained again"),
         (1.0, math.inf, 0.8, "next", "is the best of 2 trained again"),
         (1.0, math.inf, math.inf, "lucky", "by the losses of the search alone"),
@@ -125,7 +131,6 @@ def test_the_winner_is_chosen_by_fresh_losses_alone(small, made, recipe, lucky, 
     assert said in study.verdict
     assert study.document()["verdict"] == study.verdict
     assert study.document()["best"]["number"] == study.best.number
-    assert f"seed {0}" not in study.command()
 
 
 def test_a_longer_search_confirms_only_new_leaders(small, made):
@@ -160,7 +165,7 @@ def test_confirming_stays_within_the_time(small, monkeypatch):
     monkeypatch.setattr(searching, "train", trained)
     monkeypatch.setattr(searching.Search, "clock", staticmethod(lambda: now[0]))
     space = {"learning_rate": {"low": 1e-4, "high": 0.1, "log": True}, "units": 4, "layers": 1, "epochs": 1}
-    for seconds, searched, again in ((61, 30, 3), (51, 25, 3), (21, 10, 1)):
+    for seconds, searched, again in ((61, 30, 3), (21, 10, 1)):
         study = small(trials=1, space=space, out=f"of{seconds}")
         begun, search = now[0] - 1, searching.Search(study.storage, study.name, sampler="random", pruner="none")
         search.work(study.task, until=begun + seconds, confirm=2)
@@ -272,5 +277,5 @@ def test_the_report_says_how_it_was_chosen(small, capsys):
     for each in study.confirmed:
         assert f"{each.loss:.4f}" in text
     kept = Path("study/report.json").read_text()
-    assert '"beyond_chance"' in kept
+    assert '"above_error"' in kept
     assert "chosen by the losses of the search alone" in _answer(small(trials=2, out="few")).text

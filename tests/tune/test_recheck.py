@@ -129,16 +129,45 @@ def test_an_optimum_that_has_moved_away_is_searched_for_again(small, measured):
     assert found.settings is found.command is None
 
 
-def test_an_optimum_that_has_moved_a_little_is_adjusted(small, measured):
+def test_an_optimum_that_has_moved_a_little_is_adjusted(small, measured, monkeypatch):
     study = small(space=SPACE, trials=6)
-    drawn = next(each.settings for each in study.complete if each.settings)  # the recipe itself has no neighbours
-    near = [settings for _, settings in study.space.neighbours(drawn, study.space.searched)]
+    drawn = next(each for each in study.complete if each.settings)
+    monkeypatch.setattr(type(study), "best", drawn)
+    near = [settings for _, settings in study.space.neighbours(drawn.settings, study.space.searched)]
     better = [study.space.wanted(each) for each in near]
     measured(lambda wanted, seed: (0.5 if wanted in better else 1.0) + 0.001 * seed)
     found = study.recheck(seeds=3, neighbours=8)
     assert found.verdict == "adjust"
     assert found.settings in near
     assert "pellucid train" in found.command
+
+
+def test_the_neighbours_of_a_recipe_are_the_recipe_with_one_thing_changed(small, measured, monkeypatch):
+    space = {
+        **SPACE,
+        "optimizer": ["adam", "rmsprop"],
+        "schedule": ["cosine", "constant"],
+        "regularizer": ["none", "l2"],
+        "regularization": {"low": 1e-5, "high": 1e-2, "log": True},
+    }
+    study = small(space=space, trials=6)
+    monkeypatch.setattr(type(study), "best", study.baseline)
+    asked = measured(lambda wanted, seed: (0.5 if set(wanted) == {"hidden"} else 1.0) + 0.001 * seed)
+    found = study.recheck(seeds=2, neighbours=20, fresh=0)
+    kinds = [each.kind for each in found.candidates]
+    near = [each.settings for each in found.candidates if each.kind == "neighbour"]
+    assert kinds[:2] == ["optimum", "runner-up"]
+    start = study.plan["start"]
+    update = {name: start[name] for name in ("optimizer", "schedule", "learning_rate")}
+    for settings in near:
+        (changed,) = [name for name, value in settings.items() if value != start[name]]
+        assert settings == (
+            {**update, changed: settings[changed]} if changed in update else {changed: settings[changed]}
+        )
+    assert {name for each in near for name, value in each.items() if value != start[name]} == {*update, "units"}
+    assert (1, {"optimizer": "adam", "learning_rate": "constant(0.002)"}) in asked
+    assert found.verdict == "adjust"
+    assert set(found.settings) == {"units"}
 
 
 def test_a_candidate_that_diverges_is_no_candidate(small, measured):

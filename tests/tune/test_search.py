@@ -324,7 +324,8 @@ def test_a_killed_process_loses_no_trial_and_the_second_time_it_is_given_up(fold
 def test_jobs_share_the_trials_and_one_that_is_killed_is_replaced(folder):
     space = {**SPACE, "epochs": 120, "patience": 0}
     del space["optimizer"], space["momentum"]
-    script = f"import pellucid as pl\npl.tune('iris', space={space!r}, trials=5, jobs=2, pruner='none', out='study')\n"
+    options = "trials=5, jobs=2, splits=1, pruner='none', out='study'"
+    script = f"import pellucid as pl\npl.tune('iris', space={space!r}, {options})\n"
     parent = python(script, cwd=folder)
 
     def at_work():

@@ -91,7 +91,7 @@ def test_what_mattered_is_what_matters(small):
 
 
 def test_what_only_some_trials_have_is_judged_among_those(small):
-    study = small(trials=16, pruner="none")
+    study = small(trials=16, pruner="none", sampler="random")
     shares = study.importances()
     assert set(shares) == {"optimizer", "learning_rate", "units", "momentum"}
     assert all(0 <= share <= 1 for share in shares.values())
@@ -100,7 +100,7 @@ def test_what_only_some_trials_have_is_judged_among_those(small):
 def test_without_scikit_learn_another_measure_is_taken(small, monkeypatch):
     import optuna
 
-    study = small(trials=12, pruner="none")
+    study = small(trials=12, pruner="none", sampler="random")
 
     def missing(**_):
         raise ImportError("sklearn")

@@ -13,6 +13,7 @@ from pellucid.errors import DataError, EngineError, need, unknown
 
 SCHEMES = ("journal", "sqlite", "postgresql", "mysql", "redis")
 GRACE = 600.0  # seconds without a sign of life after which a process on another machine counts as dead
+_PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 BEAT = 20.0  # seconds between two signs of life
 
 
@@ -55,7 +56,9 @@ def open_storage(url: str) -> Any:
         options = {"connect_args": {"timeout": 60}} if scheme == "sqlite" else {"pool_pre_ping": True}
         return _database(url, options)
     except ImportError as missing:
-        raise EngineError(f"{scheme} needs a package that is not installed", hint=str(missing)) from missing
+        module = getattr(missing.__cause__ or missing.__context__ or missing, "name", None) or scheme
+        hint = f"pip install '{_PACKAGES.get(module, module)}'"
+        raise EngineError(f"{scheme} needs {module}, which is not installed", hint=hint) from missing
     except Exception as problem:
         reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
         raise DataError(f"cannot be opened: {reason}", where=without_password(url)) from problem

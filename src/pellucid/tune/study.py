@@ -99,7 +99,7 @@ class Confirmation:
     error: float | None
 
     @property
-    def beyond_chance(self) -> bool:
+    def above_error(self) -> bool:
         """Whether the gain is above its standard error."""
         return self.gain is not None and self.error is not None and self.gain > self.error
 
@@ -203,12 +203,13 @@ class Study:
         fresh = f"of {count} trained again with {len(leader.losses)} fresh draws and seeds"
         if leader.gain is None:
             return f"trial {leader.trial.number} has the lowest loss {fresh}; the recipe could not be trained again"
-        gain, error = f"gain over the recipe, {leader.gain:.4g}, is", f" (standard error {leader.error:.4g})"
-        if leader.beyond_chance:
-            return f"trial {leader.trial.number} is the best {fresh}: its {gain} beyond chance{error}"
-        return (
-            f"the recipe stands: trial {leader.trial.number} is the best {fresh}, but its {gain} within chance{error}"
-        )
+        if leader.gain <= 0:
+            return f"the recipe stands: its loss is the lowest {fresh}"
+        gain = f"gain over the recipe, {leader.gain:.4g}, is"
+        if leader.above_error:
+            return f"trial {leader.trial.number} is the best {fresh}: its {gain} above its standard error, {leader.error:.4g}"
+        chance = f"within chance (standard error {leader.error:.4g})"
+        return f"the recipe stands: trial {leader.trial.number} is the best {fresh}, but its {gain} {chance}"
 
     @property
     def best(self) -> Trial:
@@ -228,7 +229,7 @@ class Study:
         leader, recipe = self._leader, self.baseline
         if leader is None:
             return self.complete[0]
-        return leader.trial if recipe is None or leader.gain is None or leader.beyond_chance else recipe
+        return leader.trial if recipe is None or leader.gain is None or leader.above_error else recipe
 
     @property
     def baseline(self) -> Trial | None:
@@ -384,7 +385,7 @@ def _trial(frozen: Any, counts: bool) -> Trial:
 
 def _plain(each: Confirmation) -> dict[str, Any]:
     said = {"trial": each.trial.number, "loss": each.loss, "losses": each.losses, "gain": each.gain}
-    return {**said, "error": each.error, "beyond_chance": each.beyond_chance}
+    return {**said, "error": each.error, "above_error": each.above_error}
 
 
 def train_arguments(plan: Plan, wanted: Wanted) -> list[str]:
