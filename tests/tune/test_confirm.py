@@ -156,11 +156,12 @@ def test_confirming_stays_within_the_trials(small):
 
 def test_confirming_stays_within_the_time(small, monkeypatch):
     """By a clock on which every training takes a second."""
-    train, now = searching.train, [0.0]
+    train, now, slow = searching.train, [0.0], [False]
 
-    def trained(*arguments, **options):
-        now[0] += 1
-        return train(*arguments, **options)
+    def trained(*arguments, seed=None, **options):
+        long = seed is None and int(now[0]) % 5 == 4
+        now[0] += 7 if long and slow[0] else 1
+        return train(*arguments, seed=seed, **options)
 
     monkeypatch.setattr(searching, "train", trained)
     monkeypatch.setattr(searching.Search, "clock", staticmethod(lambda: now[0]))
@@ -172,6 +173,12 @@ def test_confirming_stays_within_the_time(small, monkeypatch):
         assert now[0] < begun + seconds + 10  # what was begun in time is ended
         assert len(study.complete) == 1 + searched
         assert len(study.confirmed) == again
+    slow[0] = True  # what is begun last may be one that takes long
+    for seconds in (80, 83):
+        study = small(trials=1, space=space, out=f"of{seconds}")
+        search = searching.Search(study.storage, study.name, sampler="random", pruner="none")
+        search.work(study.task, until=now[0] + seconds, confirm=2)
+        assert len(study.confirmed) == 3
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit(143)])

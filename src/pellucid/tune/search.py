@@ -244,17 +244,19 @@ class Search:
         others = fresh(task, self.plan["seed"] + AGAIN)
         if trials is not None:
             confirm = min(confirm, max(0, trials // 4 - 1))
-        begun = self.clock()
+        begun, late = self.clock(), False
 
         def going() -> bool:
             return wanted() and self.clock() < until
 
         def searching() -> bool:
+            nonlocal late
             if self.exhausted or (trials is not None and len(self.counted()) + self._reserved(confirm) >= trials):
                 return False
             if not confirm or math.isinf(until):
                 return True
-            return self.clock() < max((begun + until) / 2, until - self._cost(confirm, len(others)))
+            late = late or self.clock() >= max((begun + until) / 2, until - self._cost(confirm, len(others)))
+            return not late
 
         while going():
             self.recover()
@@ -302,10 +304,12 @@ class Search:
         return confirm + 1 - confirmed if confirm else 0
 
     def _cost(self, confirm: int, draws: int) -> float:
-        """The seconds that confirming will take, with all the processes that are at work now."""
+        """The seconds that confirming will take, with all the processes that are at work now, after one more trial."""
         results = [each.user_attrs["result"] for each in self._unconfirmed(confirm)]
+        longest = max((each.user_attrs["result"]["seconds"] for each in self._complete()), default=0.0)
         running = self.study.get_trials(deepcopy=False, states=(self._states.RUNNING,))
-        return draws * math.fsum(each["seconds"] / len(each["losses"]) for each in results) / (1 + len(running))
+        every = draws * math.fsum(each["seconds"] / len(each["losses"]) for each in results)
+        return longest + every / (1 + len(running))
 
     def recover(self) -> int:
         """Find trials whose process was killed; each is begun again once. Returns how many there were."""

@@ -205,11 +205,11 @@ class Study:
             return f"trial {leader.trial.number} has the lowest loss {fresh}; the recipe could not be trained again"
         if leader.gain <= 0:
             return f"the recipe stands: its loss is the lowest {fresh}"
-        gain = f"gain over the recipe, {leader.gain:.4g}, is"
+        best = f"trial {leader.trial.number} is the best {fresh}"
+        gain = f"its gain over the recipe, {leader.gain:.4g}, is"
         if leader.above_error:
-            return f"trial {leader.trial.number} is the best {fresh}: its {gain} above its standard error, {leader.error:.4g}"
-        chance = f"within chance (standard error {leader.error:.4g})"
-        return f"the recipe stands: trial {leader.trial.number} is the best {fresh}, but its {gain} {chance}"
+            return f"{best}: {gain} above its standard error, {leader.error:.4g}"
+        return f"the recipe stands: {best}, but {gain} within chance (standard error {leader.error:.4g})"
 
     @property
     def best(self) -> Trial:
