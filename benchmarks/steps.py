@@ -79,6 +79,11 @@ SWEEP = {
         f"MLP 784-{n}-{n}-10, m=128": Work("train", (784,), (n, n, 10), 128)
         for n in (100, 127, 129, 500, 511, 513, 1024, 2048)
     },
+    **{
+        f"{name} predicts, m={m}": Work("predict", *layers, m)
+        for name, layers in (("MLP 784-128-10", MLP), ("MLP 784-512-512-10", WIDE), ("LeNet-5", LENET))
+        for m in (1, 2, 7, 17, 64, 65)
+    },
     **{f"LeNet-5, m={m}": Work("train", *LENET, m) for m in (1, 8, 15, 16, 17, 31, 32, 33, 64, 100, 127, 129, 256)},
     **{
         f"LeNet-5 of {a} and {b} maps, m=128": Work(

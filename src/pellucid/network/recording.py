@@ -11,7 +11,7 @@ from pellucid.layers.base import Layer, Mode
 if TYPE_CHECKING:
     from pellucid.network.base import Network
 
-FEW = 64  # examples: of more, what Python adds is little beside the arithmetic
+FEW = 256  # examples: of more, what Python adds is little beside the arithmetic
 
 
 class Recording:
