@@ -132,6 +132,34 @@ def test_rounding_to_nearest_and_ties_to_even(ops):
 
 
 @every_engine
+@pytest.mark.parametrize("cell", ["tanh", "lstm", "gru"])
+def test_a_recurrent_layer_rounds_in_its_affine_part_alone(ops, cell, rng):
+    """W X, dZ Xᵀ and dU as the affine primitives have them; what goes through U from step to step is not rounded."""
+    G, T, n, n_x, m = {"tanh": 1, "lstm": 4, "gru": 3}[cell], 3, 20, 9, 33
+    params = {
+        "W": rng.normal(size=(G * n, n_x)),
+        "U": rng.normal(size=(G * n, n)) / n,
+        "b": rng.normal(size=(G * n, 1)),
+    }
+    params = {name: each.astype(np.float32) for name, each in params.items()}
+    X, h, dA = (rng.normal(size=shape).astype(np.float32) for shape in ((T, n_x, m), (n, m), (T, n, m)))
+    start = (h, h) if cell == "lstm" else (h,)
+
+    def through(ops):
+        own = {name: ops.asarray(each) for name, each in params.items()}
+        own_X, own_start = ops.asarray(X), tuple(map(ops.asarray, start))
+        states, kept = ops.recurrent(cell, own, own_X, own_start, None)
+        nothing = (None,) * len(start)
+        dX, grads, _ = ops.recurrent_backward(cell, own, own_X, states, kept, None, ops.asarray(dA), nothing, True)
+        return [ops.to_numpy(each) for each in (states[0], dX, *(grads[name] for name in params))]
+
+    made, right, exact = through(ops), through(engines.get("numpy", "bfloat16")), through(EXACT)
+    for one, other, unrounded in zip(made, right, exact, strict=True):
+        near = np.abs(one - other).mean()
+        assert near < 0.1 * np.abs(one - unrounded).mean() + 1e-7
+
+
+@every_engine
 def test_float64_is_never_rounded(ops, rng):
     W, A_prev = rng.normal(size=(5, 7)), rng.normal(size=(7, 3))
     np.testing.assert_allclose(ops.to_numpy(ops.affine(ops.asarray(W), ops.asarray(A_prev), None)), W @ A_prev, 1e-12)

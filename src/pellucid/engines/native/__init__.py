@@ -127,7 +127,7 @@ class NativeOps(NumpyOps):
         return dZ, dV, _there(d_h, d_C)
 
     def recurrent(self, cell, params, X, state, mask):
-        if cell == "gru":
+        if cell == "gru" or self.precision:
             return super().recurrent(cell, params, X, state, mask)
         given = (None if each is None else _rows(each) for each in (params.get("b"), *_two(state)))
         H, C, Z = self.kernels.recurrent(
@@ -136,7 +136,7 @@ class NativeOps(NumpyOps):
         return _there(H, C), _there(Z)
 
     def recurrent_backward(self, cell, params, X, states, kept, mask, dA, d_last, input_gradient):
-        if cell == "gru" or params["U"].size > _LARGE:
+        if cell == "gru" or self.precision or params["U"].size > _LARGE:
             return super().recurrent_backward(cell, params, X, states, kept, mask, dA, d_last, input_gradient)
         H, C, Z, dA, d_h, d_C, X = (
             None if each is None else _rows(each) for each in (*_two(states), *_two(kept)[:1], dA, *_two(d_last), X)

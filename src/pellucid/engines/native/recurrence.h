@@ -10,17 +10,27 @@ namespace {
 
 constexpr int HEIGHT = 4;  // rows of a tile: widths are often a multiple of it, of 6 they are not
 
+// Rows, N vectors each, that are soon needed: a tile fetches one vector for each k, so that it does not wait for them.
+template <class T> struct Soon {
+    const T* rows[64];
+    long count;
+    Soon() : count(0) {}
+    void add(const T* row) {
+        if (row) rows[count++] = row;
+    }
+};
+
 // sums (R, N vectors) = A B for R rows of A, packed k by k, and B of K rows, N vectors each; += where `add` says so. Not
 // inlined: a loop alone keeps all its sums in registers.
 template <class T, int R, int N>
-__attribute__((noinline)) void panel_tile(long K, const T* A, const T* B, T* sums, bool add = false) {
+__attribute__((noinline)) void panel_tile(long K, const T* A, const T* B, T* sums, bool add, const Soon<T>& soon) {
     constexpr int L = LANES<T>;
     V<T> c[R][N];
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i)
 #pragma GCC unroll 8
         for (int j = 0; j < N; ++j) c[i][j] = add ? load(sums + (i * N + j) * L) : V<T>{};
-    for (long k = 0; k < K; ++k, A += R, B += N * L) {
+    auto step = [&] {
         V<T> b[N];
 #pragma GCC unroll 8
         for (int j = 0; j < N; ++j) b[j] = load(B + j * L);
@@ -30,7 +40,16 @@ __attribute__((noinline)) void panel_tile(long K, const T* A, const T* B, T* sum
 #pragma GCC unroll 8
             for (int j = 0; j < N; ++j) c[i][j] += a * b[j];
         }
-    }
+        A += R, B += N * L;
+    };
+    const long fetched = std::min(soon.count, K / N);
+    for (long row = 0; row < fetched; ++row)
+#pragma GCC unroll 1
+        for (long j = 0; j < N; ++j) {
+            __builtin_prefetch(soon.rows[row] + j * L);
+            step();
+        }
+    for (long k = fetched * N; k < K; ++k) step();
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i)
 #pragma GCC unroll 8
@@ -95,7 +114,9 @@ template <class T> struct LSTMCell {
     }
     static V<T> backward(Place<T> at, Step<T, const T> step, V<T> d, V<T>& dC, V<T>* dZ, V<T>* dV) {
         V<T> i = at.load(step.Z, 0), f = at.load(step.Z, 1), g = at.load(step.Z, 2), o = at.load(step.Z, 3);
-        V<T> t = tanh<T>(at.load(step.C_next)), all = dC + d * o * (1 - t * t);
+        V<T> t = at.load(step.H_next) / o;  // tanh C
+        t = o > 0 ? t : V<T>{};
+        V<T> all = dC + d * o * (1 - t * t);
         dV[0] = dZ[0] = all * g * i * (1 - i);
         dV[1] = dZ[1] = all * at.load(step.C) * f * (1 - f);
         dV[2] = dZ[2] = all * i * (1 - g * g);
@@ -132,10 +153,6 @@ template <class T> struct GRUCell {
     }
 };
 
-template <int COUNT, class T> inline void fetch(const T* p) {
-    for (int i = 0; i < COUNT; i += int(64 / sizeof(T))) __builtin_prefetch(p + i);
-}
-
 constexpr long PART = 128;  // rows of a panel that stay in the first cache while all rows of U meet them
 
 template <class T> inline I<T> kept(const uint8_t* mask, long first, long k) {
@@ -145,7 +162,7 @@ template <class T> inline I<T> kept(const uint8_t* mask, long first, long k) {
 }
 
 // A at step t of an array of so many numbers a step; null where there is none.
-template <class P> inline P* of(P* A, long t, long size) { return A ? A + t * size : nullptr; }
+template <class P> inline P* of(P* A, long t, long size, long row = 0) { return A ? A + t * size + row : nullptr; }
 
 // How many rows of [U W b] and of a panel of [h; X; 1] meet; of U and h alone where X is not given.
 template <class Arrays> long meeting(const Arrays& s) { return s.X ? s.n + s.n_x + 1 : s.n; }
@@ -174,13 +191,14 @@ template <class T, class Cell, int N> void forward_panel(const Sequence<T>& s, c
         for (int j = 0; j < N; ++j) at[j].keep = kept<T>(of(s.mask, t, m), first + j * L, at[j].k);
         for (long unit = 0; unit < n; unit += UNITS) {
             const long last = std::min(n, unit + UNITS);
+            Soon<T> soon;
             for (long u = unit; u < last; ++u) {
                 const long row = u * m + first;
-                for (int g = 0; step.Z && g < GATES; ++g) fetch<WIDTH>(step.Z + g * size + row);
-                fetch<WIDTH>(step.H_next + row);
-                if (s.C) fetch<WIDTH>(step.C + row), fetch<WIDTH>(step.C_next + row);
+                for (int g = 0; g < GATES; ++g) soon.add(of(step.Z, g, size, row));
+                for (const T* A : {step.H_next, step.C_next}) soon.add(of(A, 0, 0, row));
+                soon.add(of(step.C, 0, 0, row));
             }
-            panel_tile<T, GATES * UNITS, N>(K - begin, U + (unit * K + begin * UNITS) * GATES, h + begin * WIDTH, sums);
+            panel_tile<T, GATES * UNITS, N>(K - begin, U + (unit * K + begin * UNITS) * GATES, h + begin * WIDTH, sums, false, soon);
             for (long u = unit; u < last; ++u) {
                 V<T> before[N], a[N];
                 for (int j = 0; j < N; ++j) {
@@ -240,20 +258,22 @@ void backward_panel(const SequenceBackward<T>& s, const T* U, T* gradient, long 
     T* panels = scratch<T, 8>((2 * K + 2 * n + rounded) * WIDTH);
     T *passed = panels + 2 * K * WIDTH, *dC = passed + n * WIDTH, *sums = dC + n * WIDTH;
     // Sums of Uᵀ dV, so much of dV at a time that it stays in the first cache for all units.
-    auto tile = [&](const T* panel, long part, long unit) {
+    auto tile = [&](const T* panel, long part, long unit, const Soon<T>& soon) {
         long k = K * part / parts, end = K * (part + 1) / parts;
-        panel_tile<T, HEIGHT, N>(end - k, U + unit * K + k * HEIGHT, panel + k * WIDTH, sums + unit * WIDTH, part > 0);
+        panel_tile<T, HEIGHT, N>(end - k, U + unit * K + k * HEIGHT, panel + k * WIDTH, sums + unit * WIDTH, part > 0,
+                                 soon);
     };
     auto product = [&](const T* panel, long part) {
-        for (long unit = 0; unit < n; unit += HEIGHT) tile(panel, part, unit);
+        for (long unit = 0; unit < n; unit += HEIGHT) tile(panel, part, unit, Soon<T>());
     };
-    std::fill(sums, sums + rounded * WIDTH, T(0));
+    std::fill(passed, sums + rounded * WIDTH, T(0));
+    const bool passes = GATES == 3 || s.mask;  // whether a gradient reaches h beside U
     long k[N];
     for (int j = 0; j < N; ++j) k[j] = std::min(L, columns - j * L);
     for (long u = 0; u < n; ++u)
         for (int j = 0; j < N; ++j) {
-            store(passed + u * WIDTH + j * L, load_part(s.dh + u * m + first + j * L, k[j]));
-            store(dC + u * WIDTH + j * L, s.dC ? load_part(s.dC + u * m + first + j * L, k[j]) : V<T>{});
+            store(sums + u * WIDTH + j * L, load_part(s.dh + u * m + first + j * L, k[j]));
+            if (s.dC) store(dC + u * WIDTH + j * L, load_part(s.dC + u * m + first + j * L, k[j]));
         }
     const Gradient<T> of_parameters(s, columns);
     for (long t = s.steps - 1; t >= 0; --t) {
@@ -271,22 +291,23 @@ void backward_panel(const SequenceBackward<T>& s, const T* U, T* gradient, long 
             const long last = std::min(n, unit + HEIGHT);
             const T* sum = sums + unit * WIDTH;
             if (t + 1 < s.steps) {
+                Soon<T> soon;
                 for (long u = unit; u < last; ++u) {  // what the gates touch comes while the last sums are made
                     const long row = u * m + first;
-                    for (int g = 0; step.Z && g < GATES; ++g) fetch<WIDTH>(step.Z + g * size + row);
-                    fetch<WIDTH>((step.C ? step.C : GATES == 1 ? step.H_next : step.v) + row);
-                    if (dA) fetch<WIDTH>(dA + row);
+                    for (int g = 0; g < GATES; ++g) soon.add(of(step.Z, g, size, row));
+                    for (const T* A : {step.C, step.v, step.H, dA}) soon.add(of(A, 0, 0, row));
                 }
-                tile(after, parts - 1, unit);
+                tile(after, parts - 1, unit, soon);
             }
             for (long u = unit; u < last; ++u)
                 for (int j = 0; j < N; ++j) {
                     const Place<T> at{u, u * m + first + j * L, size, k[j], keep[j]};
                     T *on = passed + u * WIDTH + j * L, *c = dC + u * WIDTH + j * L;
-                    V<T> d = load(sum + ((u - unit) * N + j) * L) + load(on), d_cell = load(c), gates[GATES], through[GATES];
+                    V<T> d = load(sum + ((u - unit) * N + j) * L), d_cell = load(c), gates[GATES], through[GATES];
+                    if (passes) d += load(on);
                     if (dA) d += at.load(dA);
                     V<T> direct = Cell::backward(at, step, d, d_cell, gates, through);
-                    store(on, at.keep ? direct : d);
+                    if (passes) store(on, at.keep ? direct : d);
                     store(c, d_cell);
                     for (int g = 0; g < GATES; ++g) {
                         V<T> goes = at.keep ? through[g] : V<T>{};
@@ -338,9 +359,9 @@ template <class T, class F> void each_panel(long m, long workers, F f) {
 template <class T> const T* packed(const Sequence<T>& s, long gates, long units) {
     long blocks = (s.n + units - 1) / units, R = gates * units, K = meeting(s);
     T* to = scratch<T, 7>(blocks * K * R);
-    for (long b = 0; b < blocks; ++b)
-        for (long r = 0; r < R; ++r) {
-            const long unit = b * units + r / gates, row = r % gates * s.n + unit;
+    split(blocks, 4.0 * blocks * K * R, 1, [=, &s](long begin, long end) {
+        for (long each = begin * R; each < end * R; ++each) {
+            const long b = each / R, r = each % R, unit = b * units + r / gates, row = r % gates * s.n + unit;
             T* k = to + b * K * R + r;
             auto put = [&](const T* from, long count) {
                 for (long i = 0; i < count; ++i, k += R) *k = unit < s.n && from ? from[i] : T(0);
@@ -348,17 +369,21 @@ template <class T> const T* packed(const Sequence<T>& s, long gates, long units)
             put(s.U + row * s.n, s.n);
             if (s.X) put(s.W + row * s.n_x, s.n_x), put(s.b ? s.b + row : nullptr, 1);
         }
+    });
     return to;
 }
 
 // Uᵀ the same way: blocks of HEIGHT units, for each of them all gates of all units.
 template <class T> const T* packed_transposed(long n, long gates, const T* U) {
     long blocks = (n + HEIGHT - 1) / HEIGHT, K = gates * n;
-    T* to = scratch<T, 7>(blocks * K * HEIGHT);
-    for (long b = 0; b < blocks; ++b)
-        for (long k = 0; k < K; ++k)
-            for (long r = 0; r < HEIGHT; ++r) *to++ = b * HEIGHT + r < n ? U[k * n + b * HEIGHT + r] : T(0);
-    return to - blocks * K * HEIGHT;
+    T* packed = scratch<T, 7>(blocks * K * HEIGHT);
+    split(blocks, 4.0 * blocks * K * HEIGHT, 1, [=](long begin, long end) {
+        T* to = packed + begin * K * HEIGHT;
+        for (long b = begin; b < end; ++b)
+            for (long k = 0; k < K; ++k)
+                for (long r = 0; r < HEIGHT; ++r) *to++ = b * HEIGHT + r < n ? U[k * n + b * HEIGHT + r] : T(0);
+    });
+    return packed;
 }
 
 template <class T, class F> void of_cell(int cell, F f) {
