@@ -57,12 +57,14 @@ class NativeOps(NumpyOps):
 
     Attributes:
         kernels: the extension module.
+        rounds: whether products are of operands rounded to bfloat16.
     """
 
     name = "native"
 
     def __init__(self, precision: str | None = None) -> None:
         super().__init__(precision)
+        self.rounds = precision == "bfloat16"
         self.kernels: Any = importlib.import_module(f"{__name__}._kernels")
         _show_threads()
 
@@ -96,19 +98,16 @@ class NativeOps(NumpyOps):
     def affine(self, W, A_prev, b):
         if not A_prev.size:
             return super().affine(W, A_prev, b)
-        W, A_prev = self._operands(W, A_prev)
-        return self.kernels.affine(_rows(W), _rows(A_prev), None if b is None else _rows(b))
+        return self.kernels.affine(_rows(W), _rows(A_prev), None if b is None else _rows(b), self.rounds)
 
     def affine_dW(self, dZ, A_prev):
-        dZ, A_prev = self._operands(dZ, A_prev)
-        return self.kernels.affine_dW(_rows(dZ), _rows(A_prev))
+        return self.kernels.affine_dW(_rows(dZ), _rows(A_prev), self.rounds)
 
     def affine_db(self, dZ):
         return self.kernels.affine_db(_rows(dZ))
 
     def affine_dA(self, W, dZ):
-        W, dZ = self._operands(W, dZ)
-        return self.kernels.affine_dA(_rows(W), _rows(dZ))
+        return self.kernels.affine_dA(_rows(W), _rows(dZ), self.rounds)
 
     # --- recurrence
 
@@ -151,19 +150,17 @@ class NativeOps(NumpyOps):
     # --- convolution and pooling
 
     def convolution(self, W, A_prev, b, window, groups):
-        W, A_prev = self._operands(W, A_prev)
-        return self.kernels.convolution(_rows(W), _rows(A_prev), None if b is None else _rows(b), window, groups)
+        b = None if b is None else _rows(b)
+        return self.kernels.convolution(_rows(W), _rows(A_prev), b, window, groups, self.rounds)
 
     def convolution_dW(self, dZ, A_prev, window, groups):
-        dZ, A_prev = self._operands(dZ, A_prev)
-        return self.kernels.convolution_dW(_rows(dZ), _rows(A_prev), window, groups)
+        return self.kernels.convolution_dW(_rows(dZ), _rows(A_prev), window, groups, self.rounds)
 
     def convolution_db(self, dZ):
         return self.kernels.row_sums(_rows(dZ), dZ.shape[-1])
 
     def convolution_dA(self, W, dZ, shape, window, groups):
-        W, dZ = self._operands(W, dZ)
-        return self.kernels.convolution_dA(_rows(W), _rows(dZ), shape, window, groups)
+        return self.kernels.convolution_dA(_rows(W), _rows(dZ), shape, window, groups, self.rounds)
 
     def max_pool(self, A_prev, window, places):
         return self.kernels.max_pool(_rows(A_prev), window, places)

@@ -9,29 +9,44 @@ namespace {
 constexpr int ROWS = REGISTERS == 32 ? 6 : 4;   // of a register tile
 constexpr int VECTORS = REGISTERS == 32 ? 4 : 2;  // across a register tile
 
+// An operand of a product: a float type itself, or a pair of bfloat16 that are neighbours along the summed axis, the first
+// in the lower half. A product of pairs is two products, and is summed in float32.
+typedef uint32_t Pair;
+template <class O> struct Summed { typedef O type; };
+template <> struct Summed<Pair> { typedef float type; };
+template <class O> using Sum = typename Summed<O>::type;
+template <> struct Integer<Pair> { typedef int32_t type; };
+
+template <class O> inline void add_product(V<Sum<O>>& c, V<O> a, V<O> b) { c += a * b; }
+#if defined(__AVX512F__)  // chosen at run time, so not by the compiler's own name for it, which takes a flag
+template <> inline void add_product<Pair>(V<float>& c, V<Pair> a, V<Pair> b) {
+    asm("vdpbf16ps %2, %1, %0" : "+v"(c) : "v"(a), "v"(b));
+}
+#endif
+
 constexpr long DEPTH = 384;  // rows of B that are used by all rows of A before the next: they stay in the cache
 
 // A tile of R rows and N vectors: C = scale (A B + bias), or C += scale A B. Rows of B start at B + offset[k].
-template <class T, int R, int N>
-inline void tile(long K, const T* A, long a_row, long a_col, const T* B, const long* offset, T* C, long c_row,
+template <class O, int R, int N, class T = Sum<O>>
+inline void tile(long K, const O* A, long a_row, long a_col, const O* B, const long* offset, T* C, long c_row,
                  const T* bias, T scale, bool add) {
-    constexpr int L = LANES<T>;
+    constexpr int L = LANES<O>;
     V<T> c[R][N];
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i)
 #pragma GCC unroll 8
         for (int j = 0; j < N; ++j) c[i][j] = bias ? splat(bias[i]) : V<T>{};
     for (long k = 0; k < K; ++k) {
-        const T* row = B + offset[k];
-        const T* a = A + k * a_col;
-        V<T> b[N];
+        const O* row = B + offset[k];
+        const O* a = A + k * a_col;
+        V<O> b[N];
 #pragma GCC unroll 8
         for (int j = 0; j < N; ++j) b[j] = load(row + j * L);
 #pragma GCC unroll 8
         for (int i = 0; i < R; ++i) {
-            V<T> w = splat(a[i * a_row]);
+            V<O> w = splat(a[i * a_row]);
 #pragma GCC unroll 8
-            for (int j = 0; j < N; ++j) c[i][j] += w * b[j];
+            for (int j = 0; j < N; ++j) add_product<O>(c[i][j], w, b[j]);
         }
     }
 #pragma GCC unroll 8
@@ -43,16 +58,16 @@ inline void tile(long K, const T* A, long a_row, long a_col, const T* B, const l
         }
 }
 
-template <class T, int N>
-inline void tile_rows(int rows, long K, const T* A, long a_row, long a_col, const T* B, const long* offset, T* C,
+template <class O, int N, class T = Sum<O>>
+inline void tile_rows(int rows, long K, const O* A, long a_row, long a_col, const O* B, const long* offset, T* C,
                       long c_row, const T* bias, T scale, bool add) {
     switch (rows) {
-        case 1: return tile<T, 1, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale, add);
-        case 2: return tile<T, 2, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale, add);
-        case 3: return tile<T, 3, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale, add);
-        case 4: return tile<T, 4, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale, add);
-        case 5: return tile<T, 5, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale, add);
-        default: return tile<T, ROWS < 6 ? 5 : 6, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale, add);
+        case 1: return tile<O, 1, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale, add);
+        case 2: return tile<O, 2, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale, add);
+        case 3: return tile<O, 3, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale, add);
+        case 4: return tile<O, 4, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale, add);
+        case 5: return tile<O, 5, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale, add);
+        default: return tile<O, ROWS < 6 ? 5 : 6, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale, add);
     }
 }
 
@@ -65,19 +80,19 @@ struct Span {
 // C += … where `add` says so, and then columns are whole vectors. The last tile is moved back to end where the columns
 // end: what it overlaps is computed twice, and nothing is masked. `pack` copies the rows of B beside each other first,
 // which pays where they lie far apart and many rows of A use them.
-template <class T>
-void block(long M, long columns, const Span* spans, long count, const T* A, long a_row, long a_col, const T* B,
-           const long* offset, T* C, long c_row, const T* bias, T scale, bool add = false, bool pack = false) {
-    constexpr long L = LANES<T>, WIDTH = VECTORS * L;
-    alignas(64) thread_local T packed[DEPTH * WIDTH];
+template <class O, class T = Sum<O>>
+void block(long M, long columns, const Span* spans, long count, const O* A, long a_row, long a_col, const O* B,
+           const long* offset, T* C, long c_row, const Sum<O>* bias, T scale, bool add = false, bool pack = false) {
+    constexpr long L = LANES<O>, WIDTH = VECTORS * L;
+    alignas(64) thread_local O packed[DEPTH * WIDTH];
     auto panel = [&](long start, long vectors, long k, long end, bool first) {
-        const T* rows = B + start;
+        const O* rows = B + start;
         long turned[DEPTH];
         const long* place = offset + k;
         if (pack) {
             for (long r = 0; r < end - k; ++r) {
-                const T* from = B + start + offset[k + r];
-                T* to = packed + r * WIDTH;
+                const O* from = B + start + offset[k + r];
+                O* to = packed + r * WIDTH;
                 turned[r] = r * WIDTH;
                 for (long v = 0; v < vectors; ++v) store(to + v * L, load(from + v * L));
             }
@@ -86,15 +101,15 @@ void block(long M, long columns, const Span* spans, long count, const T* A, long
         bool more = add || !first;
         for (long i = 0; i < M; i += ROWS) {
             int high = M - i < ROWS ? int(M - i) : ROWS;
-            const T* a = A + i * a_row + k * a_col;
+            const O* a = A + i * a_row + k * a_col;
             const T* b = bias && first ? bias + i : nullptr;
             T* c = C + i * c_row + start;
             switch (vectors) {
-                case 1: tile_rows<T, 1>(high, end - k, a, a_row, a_col, rows, place, c, c_row, b, scale, more); break;
-                case 2: tile_rows<T, 2>(high, end - k, a, a_row, a_col, rows, place, c, c_row, b, scale, more); break;
+                case 1: tile_rows<O, 1>(high, end - k, a, a_row, a_col, rows, place, c, c_row, b, scale, more); break;
+                case 2: tile_rows<O, 2>(high, end - k, a, a_row, a_col, rows, place, c, c_row, b, scale, more); break;
 #if defined(__AVX512F__)
-                case 3: tile_rows<T, 3>(high, end - k, a, a_row, a_col, rows, place, c, c_row, b, scale, more); break;
-                default: tile_rows<T, 4>(high, end - k, a, a_row, a_col, rows, place, c, c_row, b, scale, more); break;
+                case 3: tile_rows<O, 3>(high, end - k, a, a_row, a_col, rows, place, c, c_row, b, scale, more); break;
+                default: tile_rows<O, 4>(high, end - k, a, a_row, a_col, rows, place, c, c_row, b, scale, more); break;
 #endif
             }
         }
@@ -120,11 +135,11 @@ void block(long M, long columns, const Span* spans, long count, const T* A, long
     if (done < columns) strip(columns - L, 1);
 }
 
-template <class T>
-void block(long M, long columns, long K, const T* A, long a_row, long a_col, const T* B, const long* offset, T* C,
-           long c_row, const T* bias, T scale) {
+template <class O, class T = Sum<O>>
+void block(long M, long columns, long K, const O* A, long a_row, long a_col, const O* B, const long* offset, T* C,
+           long c_row, const Sum<O>* bias, T scale) {
     Span all{0, K};
-    block<T>(M, columns, &all, 1, A, a_row, a_col, B, offset, C, c_row, bias, scale);
+    block<O>(M, columns, &all, 1, A, a_row, a_col, B, offset, C, c_row, bias, scale);
 }
 
 }  // namespace

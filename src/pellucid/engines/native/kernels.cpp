@@ -42,6 +42,7 @@ template <class F> void elementwise(long n, F f) {
 }  // namespace pellucid
 
 #include "columns.h"
+#include "pairs.h"
 
 namespace pellucid {
 namespace {
@@ -84,18 +85,18 @@ template <class T> void transpose(long rows, long columns, const T* A, long a_ro
 }
 
 // Dots of R rows of A with N rows of B, both contiguous over K.
-template <class T, int R, int N>
-inline void dots(long K, const T* A, long a_row, const T* B, const long* b_offset, V<T> (&c)[R][N]) {
-    constexpr int L = LANES<T>;
-    auto step = [&](const V<T>(&a)[R], const V<T>(&b)[N]) {
+template <class O, int R, int N>
+inline void dots(long K, const O* A, long a_row, const O* B, const long* b_offset, V<Sum<O>> (&c)[R][N]) {
+    constexpr int L = LANES<O>;
+    auto step = [&](const V<O>(&a)[R], const V<O>(&b)[N]) {
 #pragma GCC unroll 8
         for (int i = 0; i < R; ++i)
 #pragma GCC unroll 8
-            for (int j = 0; j < N; ++j) c[i][j] += a[i] * b[j];
+            for (int j = 0; j < N; ++j) add_product<O>(c[i][j], a[i], b[j]);
     };
     long k = 0;
     for (; k + L <= K; k += L) {
-        V<T> a[R], b[N];
+        V<O> a[R], b[N];
 #pragma GCC unroll 8
         for (int i = 0; i < R; ++i) a[i] = load(A + i * a_row + k);
 #pragma GCC unroll 8
@@ -103,14 +104,15 @@ inline void dots(long K, const T* A, long a_row, const T* B, const long* b_offse
         step(a, b);
     }
     if (k < K) {
-        V<T> a[R], b[N];
+        V<O> a[R], b[N];
         for (int i = 0; i < R; ++i) a[i] = load_some(A + i * a_row + k, K - k);
         for (int j = 0; j < N; ++j) b[j] = load_some(B + b_offset[j] + k, K - k);
         step(a, b);
     }
 }
 
-template <class T> void matmul_transposed(long M, long N, long K, const T* A, const T* B, T* C, T scale) {
+template <class O, class T = Sum<O>>
+void matmul_transposed(long M, long N, long K, const O* A, const O* B, T* C, T scale) {
     split(M, 2.0 * M * N * K, 4, [=](long begin, long end) {
         for (long j = 0; j < N; j += 4)
             for (long i = begin; i < end; i += 4) {
@@ -118,20 +120,20 @@ template <class T> void matmul_transposed(long M, long N, long K, const T* A, co
                 if (rows == 4 && columns == 4) {
                     V<T> c[4][4] = {};
                     const long offset[4] = {0, K, 2 * K, 3 * K};
-                    dots<T, 4, 4>(K, A + i * K, K, B + j * K, offset, c);
+                    dots<O, 4, 4>(K, A + i * K, K, B + j * K, offset, c);
                     for (int r = 0; r < 4; ++r)
                         for (int s = 0; s < 4; ++s) C[(i + r) * N + j + s] = scale * sum<T>(c[r][s]);
                 } else {
                     const long offset[1] = {0};
                     for (long s = 0; s < columns && rows == 4; ++s) {  // four sums at a time: none waits for itself
                         V<T> c[4][1] = {};
-                        dots<T, 4, 1>(K, A + i * K, K, B + (j + s) * K, offset, c);
+                        dots<O, 4, 1>(K, A + i * K, K, B + (j + s) * K, offset, c);
                         for (int r = 0; r < 4; ++r) C[(i + r) * N + j + s] = scale * sum<T>(c[r][0]);
                     }
                     for (long r = 0; r < rows && rows < 4; ++r)
                         for (long s = 0; s < columns; ++s) {
                             V<T> c[1][1] = {};
-                            dots<T, 1, 1>(K, A + (i + r) * K, K, B + (j + s) * K, offset, c);
+                            dots<O, 1, 1>(K, A + (i + r) * K, K, B + (j + s) * K, offset, c);
                             C[(i + r) * N + j + s] = scale * sum<T>(c[0][0]);
                         }
                 }
@@ -139,27 +141,29 @@ template <class T> void matmul_transposed(long M, long N, long K, const T* A, co
     });
 }
 
-template <class T>
-void matmul(long M, long N, long K, const T* A, long a_row, long a_col, const T* B, T* C, const T* bias, T scale) {
+template <class O, class T = Sum<O>>
+void matmul(long M, long N, long K, const O* A, long a_row, long a_col, const O* B, T* C, const Sum<O>* bias, T scale) {
     if (N < LANES<T>) {
         if (a_col == 1) {  // few examples: dots along the rows of W
-            const T* columns = B;
+            const O* columns = B;
             if (N > 1) {
-                T* turned = scratch<T, 0>(size_t(N) * K);
+                O* turned = scratch<O, 0>(size_t(N) * K);
                 transpose(K, N, B, N, turned, K);
                 columns = turned;
             }
-            matmul_transposed<T>(M, N, K, A, columns, C, scale);
+            matmul_transposed<O>(M, N, K, A, columns, C, scale);
         } else {  // C = Aᵀ-strided: the same product with the roles of rows and columns exchanged
             T* turned = scratch<T, 0>(size_t(N) * M);
             // A here is Wᵀ: its k-th column is contiguous over the M rows, so it can stand as B.
             std::fill(turned, turned + N * M, T(0));
             for (long j = 0; j < N; ++j)
                 for (long k = 0; k < K; ++k) {
-                    T w = B[k * N + j];
-                    const T* row = A + k * a_col;
+                    V<O> w = splat(B[k * N + j]);
+                    const O* row = A + k * a_col;
                     T* out = turned + j * M;
-                    for (long i = 0; i < M; ++i) out[i] += w * row[i];
+                    auto add = [w](V<T> sum, V<O> a) { return add_product<O>(sum, w, a), sum; };
+                    sweep<T>(M, [&](long i) { store(out + i, add(load(out + i), load(row + i))); },
+                             [&](long i, long n) { store_some(out + i, add(load_some(out + i, n), load_some(row + i, n)), n); });
                 }
             transpose(N, M, turned, M, C, N);
             if (scale != 1)
@@ -181,27 +185,27 @@ void matmul(long M, long N, long K, const T* A, long a_row, long a_col, const T*
     constexpr long WIDTH = VECTORS * LANES<T>;
     if (N >= 2 * WIDTH * threads() || M < 2 * ROWS)
         split(N, cost, WIDTH, [=](long begin, long end) {
-            block<T>(M, end - begin, K, A, a_row, a_col, B + begin, rows, C + begin, N, bias, scale);
+            block<O>(M, end - begin, K, A, a_row, a_col, B + begin, rows, C + begin, N, bias, scale);
         });
     else
         split(M, cost, ROWS, [=](long begin, long end) {
-            block<T>(end - begin, N, K, A + begin * a_row, a_row, a_col, B, rows, C + begin * N, N,
+            block<O>(end - begin, N, K, A + begin * a_row, a_row, a_col, B, rows, C + begin * N, N,
                      bias ? bias + begin : nullptr, scale);
         });
 }
 
 // dW = (1/m) dZ Aᵀ as an outer product: A is turned first, so that the long axis is contiguous.
-template <class T> void affine_dW(long n, long n_prev, long m, const T* dZ, const T* A_prev, T* dW) {
-    T* turned = scratch<T, 6>(size_t(n_prev) * m);
+template <class O, class T = Sum<O>> void affine_dW(long n, long n_prev, long m, const O* dZ, const O* A_prev, T* dW) {
+    O* turned = scratch<O, 6>(size_t(n_prev) * m);
     split(n_prev, 2.0 * n_prev * m, 16, [=](long begin, long end) {
         transpose(end - begin, m, A_prev + begin * m, m, turned + begin, n_prev);
     });
-    matmul<T>(n, n_prev, m, dZ, m, 1, turned, dW, nullptr, T(1) / T(m));
+    matmul<O>(n, n_prev, m, dZ, m, 1, turned, dW, nullptr, T(1) / T(m));
 }
 
-template <class T>
-void matmul_steps(long steps, long M, long N, long K, const T* A, long a_row, long a_col, const T* B, T* C, const T* bias) {
-    auto step = [=](long t) { matmul<T>(M, N, K, A, a_row, a_col, B + t * K * N, C + t * M * N, bias, T(1)); };
+template <class O, class T = Sum<O>>
+void matmul_steps(long steps, long M, long N, long K, const O* A, long a_row, long a_col, const O* B, T* C, const T* bias) {
+    auto step = [=](long t) { matmul<O>(M, N, K, A, a_row, a_col, B + t * K * N, C + t * M * N, bias, T(1)); };
     if (steps > 1 && 2.0 * steps * M * N * K >= WORTH_A_THREAD) return parallel(steps, step);
     for (long t = 0; t < steps; ++t) step(t);
 }
@@ -313,8 +317,8 @@ inline void tap_offsets(const Geometry& g, long channels, long* offset) {
 
 // Z = W ⋆ A + b for W (units, taps, channels). Taps that lie on padding are left out. With stride 1 the places that see
 // all taps of a row, and their examples, are one contiguous axis; with padding the others stand alone.
-template <class T>
-void convolve(const Geometry& g, long units, long groups, const T* W, const T* A, const T* b, T* Z) {
+template <class O, class T = Sum<O>>
+void convolve(const Geometry& g, long units, long groups, const O* W, const O* A, const Sum<O>* b, T* Z) {
     long channels = g.C / groups, own = units / groups, K = channels * g.kh * g.kw;
     long row = g.W * g.m, plane = g.out_h * g.out_w * g.m;
     std::vector<long> offsets(K);
@@ -349,7 +353,7 @@ void convolve(const Geometry& g, long units, long groups, const T* W, const T* A
             else
                 for (long i = down.begin; i < down.end; ++i)
                     spans.push_back({(i * g.kw + across.begin) * channels, (i * g.kw + across.end) * channels});
-            block<T>(own, columns, spans.data(), long(spans.size()), W + group * own * K, K, 1,
+            block<O>(own, columns, spans.data(), long(spans.size()), W + group * own * K, K, 1,
                      A + group * channels * g.H * row + (y * g.sh - g.top) * row + (x * g.sw - g.left) * g.m, offset,
                      Z + group * own * plane + (y * g.out_w + x) * g.m, plane, b ? b + group * own : nullptr, T(1), false,
                      own >= 4 * ROWS);
@@ -364,8 +368,8 @@ template <class T> bool as_one_axis(const Geometry& g) {
     return g.sh == 1 && g.sw == 1 && g.out_w * g.m < VECTORS * LANES<T> && ((g.out_h - 1) * W + g.out_w) * g.m >= LANES<T>;
 }
 
-template <class T>
-void convolve_as_one_axis(const Geometry& g, long units, long groups, const T* W, const T* P, const T* b, T* Z) {
+template <class O, class T = Sum<O>>
+void convolve_as_one_axis(const Geometry& g, long units, long groups, const O* W, const O* P, const Sum<O>* b, T* Z) {
     long channels = g.C / groups, own = units / groups, K = channels * g.kh * g.kw;
     long row = g.W * g.m, columns = (g.out_h - 1) * row + g.out_w * g.m, places = g.out_w * g.m;
     std::vector<long> offsets(K);
@@ -374,7 +378,7 @@ void convolve_as_one_axis(const Geometry& g, long units, long groups, const T* W
     T* made = scratch<T, 3>(size_t(units) * columns);
     split(columns, 2.0 * units * K * columns, VECTORS * LANES<T>, [=](long begin, long end) {
         for (long group = 0; group < groups; ++group)
-            block<T>(own, end - begin, K, W + group * own * K, K, 1, P + group * channels * g.H * row + begin, offset,
+            block<O>(own, end - begin, K, W + group * own * K, K, 1, P + group * channels * g.H * row + begin, offset,
                      made + group * own * columns + begin, columns, b ? b + group * own : nullptr, T(1));
     });
     for (long o = 0; o < units; ++o)
@@ -401,56 +405,59 @@ template <class T> void narrow(long n, long m, long wide, const T* B, T* A) {
     for (long i = 0; i < n; ++i) std::memcpy(A + i * m, B + i * wide, m * sizeof(T));
 }
 
-template <class T>
-void convolution(const Geometry& given, long units, long groups, const T* W, const T* A, const T* b, T* Z) {
+// W (units, channels, taps); A of `given`, its channels packed.
+template <class O, class T = Sum<O>>
+void convolution(const Geometry& given, long units, long groups, const Sum<O>* filters, const O* A, const Sum<O>* b, T* Z) {
     bool by_phase = given.sw > 1 && given.m % (VECTORS * LANES<T>) != 0;
-    long wide = widened<T>(given, by_phase);
+    long wide = widened<T>(given, by_phase), channels = given.C / groups, taps = given.kh * given.kw;
+    const O* W = filters_of<O>(units * taps, channels, channels_last(units, channels, taps, filters));
     Geometry g = given;
-    W = channels_last(units, g.C / groups, g.kh * g.kw, W);
+    g.C = groups * operands<O>(channels);
     if (as_one_axis<T>(g)) {
-        const T* P = padded<T>(g, A, true);
-        convolve_as_one_axis<T>(g, units, groups, W, P, b, Z);
+        const O* P = padded<O>(g, A, true);
+        convolve_as_one_axis<O>(g, units, groups, W, P, b, Z);
         return;
     }
     if (wide == given.m) {
-        const T* P = alone<T>(g) && !by_phase ? A : padded<T>(g, A, false, by_phase);
-        convolve<T>(g, units, groups, W, P, b, Z);
+        const O* P = alone<T>(g) && !by_phase ? A : padded<O>(g, A, false, by_phase);
+        convolve<O>(g, units, groups, W, P, b, Z);
         return;
     }
     g.m = wide;
-    T* image = scratch<T, 2>(size_t(g.C) * g.H * g.W * wide);
+    O* image = scratch<O, 2>(size_t(g.C) * g.H * g.W * wide);
     T* made = scratch<T, 3>(size_t(units) * g.out_h * g.out_w * wide);
     spread(g.C * g.H * g.W, given.m, wide, A, image);
-    const T* P = padded<T>(g, image, false, by_phase);
-    convolve<T>(g, units, groups, W, P, b, made);
+    const O* P = padded<O>(g, image, false, by_phase);
+    convolve<O>(g, units, groups, W, P, b, made);
     narrow(units * g.out_h * g.out_w, given.m, wide, made, Z);
 }
 
 // A convolution with stride 1 whose padding may be negative, which cuts the image.
-template <class T> void convolve_any(Geometry g, long units, long groups, const T* W, const T* A, T* Z) {
-    if (alone<T>(g)) return convolve<T>(g, units, groups, W, A, nullptr, Z);
+template <class O, class T = Sum<O>>
+void convolve_any(Geometry g, long units, long groups, const O* W, const O* A, T* Z) {
+    if (alone<T>(g)) return convolve<O>(g, units, groups, W, A, nullptr, Z);
     bool one_axis = as_one_axis<T>(g);
     long m = g.m, wide = one_axis ? m : widened<T>(g);
     long H = g.H + g.top + g.bottom, columns = g.W + g.left + g.right;
-    T* frame = scratch<T, 1>(size_t(g.C) * H * columns * wide);
+    O* frame = scratch<O, 1>(size_t(g.C) * H * columns * wide);
     split(g.C, 1.0 * g.C * H * columns * wide, 1, [&](long begin, long end) {
         for (long c = begin; c < end; ++c) {
-            T* plane = frame + c * H * columns * wide;
-            std::fill(plane, plane + H * columns * wide, T(0));
+            O* plane = frame + c * H * columns * wide;
+            std::fill(plane, plane + H * columns * wide, O(0));
             for (long y = std::max(0L, -g.top); y < std::min(g.H, H - g.top); ++y) {
-                const T* from = A + (c * g.H + y) * g.W * m;
+                const O* from = A + (c * g.H + y) * g.W * m;
                 long x = std::max(0L, -g.left), end = std::min(g.W, columns - g.left);
-                T* to = plane + ((g.top + y) * columns + g.left + x) * wide;
-                if (wide == m && x < end) std::memcpy(to, from + x * m, (end - x) * m * sizeof(T));
-                for (; wide != m && x < end; ++x, to += wide) std::memcpy(to, from + x * m, m * sizeof(T));
+                O* to = plane + ((g.top + y) * columns + g.left + x) * wide;
+                if (wide == m && x < end) std::memcpy(to, from + x * m, (end - x) * m * sizeof(O));
+                for (; wide != m && x < end; ++x, to += wide) std::memcpy(to, from + x * m, m * sizeof(O));
             }
         }
     });
     g.H = H, g.W = columns, g.top = g.left = g.bottom = g.right = 0, g.m = wide;
-    if (one_axis) return convolve_as_one_axis<T>(g, units, groups, W, frame, nullptr, Z);
-    if (wide == m) return convolve<T>(g, units, groups, W, frame, nullptr, Z);
+    if (one_axis) return convolve_as_one_axis<O>(g, units, groups, W, frame, nullptr, Z);
+    if (wide == m) return convolve<O>(g, units, groups, W, frame, nullptr, Z);
     T* made = scratch<T, 3>(size_t(units) * g.out_h * g.out_w * wide);
-    convolve<T>(g, units, groups, W, frame, nullptr, made);
+    convolve<O>(g, units, groups, W, frame, nullptr, made);
     narrow(units * g.out_h * g.out_w, m, wide, made, Z);
 }
 
@@ -474,9 +481,9 @@ struct Phase {
 };
 
 // dA = dZ * W: for each phase of the stride a convolution of dZ with the flipped taps that its pixels see, inputs and
-// outputs exchanged.
-template <class T>
-void convolution_dA(const Geometry& g, long units, long groups, const T* W, const T* dZ, T* dA) {
+// outputs exchanged. The units of dZ are packed.
+template <class O, class T = Sum<O>>
+void convolution_dA(const Geometry& g, long units, long groups, const Sum<O>* W, const O* dZ, T* dA) {
     long channels = g.C / groups, own = units / groups;
     bool dense = g.sh == 1 && g.sw == 1;
     if (g.kh < g.sh || g.kw < g.sw || g.dh > 1 || g.dw > 1)  // some pixels may see no tap
@@ -494,10 +501,10 @@ void convolution_dA(const Geometry& g, long units, long groups, const T* W, cons
                     for (long o = 0; o < own; ++o) turned[(c * taps + taps - 1 - t) * own + o] = w[o * channels * g.kh * g.kw];
                 }
         });
-        Geometry b{units, g.out_h, g.out_w, g.m, down.taps, across.taps, 1, 1, down.dilation, across.dilation,
+        Geometry b{groups * operands<O>(own), g.out_h, g.out_w, g.m, down.taps, across.taps, 1, 1, down.dilation, across.dilation,
                    down.before, across.before, down.after(g.out_h), across.after(g.out_w), down.pixels, across.pixels};
         T* made = dense ? dA : scratch<T, 2>(size_t(g.C) * pixels * g.m);
-        convolve_any<T>(b, g.C, groups, turned, dZ, made);
+        convolve_any<O>(b, g.C, groups, filters_of<O>(g.C * taps, own, turned), dZ, made);
         if (!dense)
             split(g.C, 1.0 * g.C * pixels * g.m, 1, [=](long begin, long end) {
                 for (long c = begin; c < end; ++c)
@@ -509,27 +516,27 @@ void convolution_dA(const Geometry& g, long units, long groups, const T* W, cons
 }
 
 // Sums of R rows of dZ with N taps of the image, kept a vector each.
-template <class T, int R, int N>
-inline void add_dots(long length, const T* dZ, long plane, const T* A, const long* offset, const long* which, T* sums, long K) {
+template <class O, int R, int N, class T = Sum<O>>
+inline void add_dots(long length, const O* dZ, long plane, const O* A, const long* offset, const long* which, T* sums, long K) {
     constexpr int L = LANES<T>;
     V<T> c[R][N];
     for (int i = 0; i < R; ++i)
         for (int j = 0; j < N; ++j) c[i][j] = load(sums + (i * K + which[j]) * L);
-    dots<T, R, N>(length, dZ, plane, A, offset, c);
+    dots<O, R, N>(length, dZ, plane, A, offset, c);
     for (int i = 0; i < R; ++i)
         for (int j = 0; j < N; ++j) store(sums + (i * K + which[j]) * L, c[i][j]);
 }
 
-template <class T, int N>
-inline void add_dots_rows(long rows, long length, const T* dZ, long plane, const T* A, const long* offset, const long* which,
+template <class O, int N, class T = Sum<O>>
+inline void add_dots_rows(long rows, long length, const O* dZ, long plane, const O* A, const long* offset, const long* which,
                           T* sums, long K) {
     switch (rows) {
-        case 1: return add_dots<T, 1, N>(length, dZ, plane, A, offset, which, sums, K);
-        case 2: return add_dots<T, 2, N>(length, dZ, plane, A, offset, which, sums, K);
-        case 3: return add_dots<T, 3, N>(length, dZ, plane, A, offset, which, sums, K);
-        case 4: return add_dots<T, 4, N>(length, dZ, plane, A, offset, which, sums, K);
-        case 5: return add_dots<T, 5, N>(length, dZ, plane, A, offset, which, sums, K);
-        default: return add_dots<T, 6, N>(length, dZ, plane, A, offset, which, sums, K);
+        case 1: return add_dots<O, 1, N>(length, dZ, plane, A, offset, which, sums, K);
+        case 2: return add_dots<O, 2, N>(length, dZ, plane, A, offset, which, sums, K);
+        case 3: return add_dots<O, 3, N>(length, dZ, plane, A, offset, which, sums, K);
+        case 4: return add_dots<O, 4, N>(length, dZ, plane, A, offset, which, sums, K);
+        case 5: return add_dots<O, 5, N>(length, dZ, plane, A, offset, which, sums, K);
+        default: return add_dots<O, 6, N>(length, dZ, plane, A, offset, which, sums, K);
     }
 }
 
@@ -550,24 +557,25 @@ template <class T, class F> void summed_parts(long blocks, double cost, long row
 }
 
 // dW = (1/m) Σ_t dZ Aᵀ, so many steps at a time that the product is worth the loading and storing of its sums.
-template <class T>
-void affine_dW_steps(long steps, long n, long n_prev, long m, const T* dZ, const T* A_prev, T* dW) {
-    constexpr long L = LANES<T>;
+template <class O, class T = Sum<O>>
+void affine_dW_steps(long steps, long n, long n_prev, long m, const O* dZ, const O* A_prev, T* dW) {
+    constexpr long L = LANES<O>;
     const long together = std::max(1L, 128 / m), wide = (n_prev + L - 1) / L * L, deep = together * m;
     std::vector<long> offsets(deep);
     for (long k = 0; k < deep; ++k) offsets[k] = k * wide;
     const long* offset = offsets.data();
     summed_parts(1, 2.0 * steps * n * n_prev * m, steps, n * n_prev, dW, [=](long, long first, long last, T* out) {
-        T *sums = scratch<T, 5>(n * wide), *turned = scratch<T, 6>(deep * wide), *beside = scratch<T, 1>(n * deep);
+        T* sums = scratch<T, 5>(n * wide);
+        O *turned = scratch<O, 6>(deep * wide), *beside = scratch<O, 1>(n * deep);
         std::fill(sums, sums + n * wide, T(0));
         for (long t = first; t < last; t += together) {
             long count = std::min(together, last - t), K = count * m;
             for (long s = 0; s < count; ++s) transpose(n_prev, m, A_prev + (t + s) * n_prev * m, m, turned + s * m * wide, wide);
-            const T* z = dZ + t * n * m;
+            const O* z = dZ + t * n * m;
             for (long s = 0; count > 1 && s < count; ++s)
-                for (long i = 0; i < n; ++i) std::memcpy(beside + i * K + s * m, z + (s * n + i) * m, m * sizeof(T));
+                for (long i = 0; i < n; ++i) std::memcpy(beside + i * K + s * m, z + (s * n + i) * m, m * sizeof(O));
             Span all{0, K};
-            block<T>(n, wide, &all, 1, count > 1 ? beside : z, K, 1, turned, offset, sums, wide, nullptr, T(1), true);
+            block<O>(n, wide, &all, 1, count > 1 ? beside : z, K, 1, turned, offset, sums, wide, nullptr, T(1), true);
         }
         for (long i = 0; i < n; ++i)
             for (long k = 0; k < n_prev; ++k) out[i * n_prev + k] = sums[i * wide + k] / T(m);
@@ -576,10 +584,10 @@ void affine_dW_steps(long steps, long n, long n_prev, long m, const T* dZ, const
 
 // dW[o, c, tap] = (1/m) Σ dZ[o] A[c, shifted by tap] for few channels or units: dots along rows of places and examples.
 // Blocks of units and channels are chosen so that what a block reads and its running sums stay in the cache.
-template <class T>
-void convolution_dW_dots(Geometry g, long units, long groups, const T* dZ, const T* A, T* dW) {
-    constexpr int L = LANES<T>, R = 6, N = REGISTERS == 32 ? 4 : 1;
-    const T* P = padded<T>(g, A, false, g.sw > 1);
+template <class O, class T = Sum<O>>
+void convolution_dW_dots(Geometry g, long units, long groups, const O* dZ, const O* A, T* dW) {
+    constexpr int L = LANES<O>, R = 6, N = REGISTERS == 32 ? 4 : 1;
+    const O* P = padded<O>(g, A, false, g.sw > 1);
     long channels = g.C / groups, own = units / groups, taps = g.kh * g.kw;
     long row = g.W * g.m, plane = g.out_h * g.out_w * g.m;
     long length = g.out_w * g.m;
@@ -601,14 +609,14 @@ void convolution_dW_dots(Geometry g, long units, long groups, const T* dZ, const
                         offset[n] = (c * g.H + y * g.sh - g.top + i * g.dh) * row + tap_column(g, j) * g.m;
                         which[n] = (c * g.kh + i) * g.kw + j;
                     }
-            const T* z = dZ + (group * own + o0) * plane + y * length;
-            const T* a = P + (group * channels + c0) * g.H * row;
+            const O* z = dZ + (group * own + o0) * plane + y * length;
+            const O* a = P + (group * channels + c0) * g.H * row;
             for (long k = 0; k < n; k += n - k >= N ? N : 1)
                 for (long o = 0; o < os; o += R) {
-                    const T* zs = z + o * plane;
+                    const O* zs = z + o * plane;
                     T* to = sums + o * K * L;
-                    if (n - k >= N) add_dots_rows<T, N>(os - o, length, zs, plane, a, &offset[k], &which[k], to, K);
-                    else add_dots_rows<T, 1>(os - o, length, zs, plane, a, &offset[k], &which[k], to, K);
+                    if (n - k >= N) add_dots_rows<O, N>(os - o, length, zs, plane, a, &offset[k], &which[k], to, K);
+                    else add_dots_rows<O, 1>(os - o, length, zs, plane, a, &offset[k], &which[k], to, K);
                 }
         }
         for (long o = 0; o < os; ++o)
@@ -620,21 +628,21 @@ void convolution_dW_dots(Geometry g, long units, long groups, const T* dZ, const
 }
 
 // The same for many: an outer product over the image turned to channels last, a block of channels at a time.
-template <class T>
-void convolution_dW_outer(const Geometry& g, long units, long groups, const T* dZ, const T* A, T* dW) {
-    constexpr long L = LANES<T>, CHANNELS = 64, UNITS = 66, LONG = 256;
+template <class O, class T = Sum<O>>
+void convolution_dW_outer(const Geometry& g, long units, long groups, const O* dZ, const O* A, T* dW) {
+    constexpr long L = LANES<O>, CHANNELS = 64, UNITS = 66, LONG = 256;
     long channels = g.C / groups, own = units / groups, taps = g.kh * g.kw;
     long row = g.W * g.m, plane = g.out_h * g.out_w * g.m, pixels = g.H * row;
     long channel_blocks = (channels + CHANNELS - 1) / CHANNELS, unit_blocks = (own + UNITS - 1) / UNITS;
     long wide = ((channels + channel_blocks - 1) / channel_blocks + L - 1) / L * L;  // channels of a block, whole vectors
     long unit_block = (own + unit_blocks - 1) / unit_blocks;
-    T* turned = scratch<T, 1>(size_t(groups) * channel_blocks * pixels * wide);
+    O* turned = scratch<O, 1>(size_t(groups) * channel_blocks * pixels * wide);
     split(groups * channel_blocks * g.H, 4.0 * g.C * pixels, 1, [=](long begin, long end) {
         for (long each = begin; each < end; ++each) {
             long index = each / g.H, y = each % g.H, c0 = index % channel_blocks * wide;
             long cs = std::max(0L, std::min(wide, channels - c0));
-            T* to = turned + (index * pixels + y * row) * wide;
-            if (cs < wide) std::fill(to, to + row * wide, T(0));
+            O* to = turned + (index * pixels + y * row) * wide;
+            if (cs < wide) std::fill(to, to + row * wide, O(0));
             transpose(cs, row, A + ((index / channel_blocks * channels + c0) * g.H + y) * row, pixels, to, wide);
         }
     });
@@ -647,8 +655,8 @@ void convolution_dW_outer(const Geometry& g, long units, long groups, const T* d
         long os = std::max(0L, std::min(unit_block, own - o0)), cs = std::max(0L, std::min(wide, channels - c0));
         T* sums = scratch<T, 5>(size_t(taps) * os * wide);
         std::fill(sums, sums + taps * os * wide, T(0));
-        const T* z = dZ + (group * own + o0) * plane;
-        const T* a = turned + (group * channel_blocks + c_block) * pixels * wide;
+        const O* z = dZ + (group * own + o0) * plane;
+        const O* a = turned + (group * channel_blocks + c_block) * pixels * wide;
         for (long y = first; y < last; ++y) {
             Span down = seen(y * g.sh - g.top, g.kh, g.dh, g.H);
             for (long p = 0; p < g.out_w * g.m; p += LONG)
@@ -657,7 +665,7 @@ void convolution_dW_outer(const Geometry& g, long units, long groups, const T* d
                         Span across = seen(j * g.dw - g.left, g.out_w, g.sw, g.W);
                         Span span{std::max(p, across.begin * g.m), std::min(p + LONG, across.end * g.m)};
                         if (span.begin >= span.end) continue;
-                        block<T>(os, wide, &span, 1, z + y * g.out_w * g.m, plane, 1,
+                        block<O>(os, wide, &span, 1, z + y * g.out_w * g.m, plane, 1,
                                  a + ((y * g.sh - g.top + i * g.dh) * row + (j * g.dw - g.left) * g.m) * wide, place.data(),
                                  sums + (i * g.kw + j) * os * wide, wide, nullptr, T(1), true);
                     }
@@ -671,11 +679,19 @@ void convolution_dW_outer(const Geometry& g, long units, long groups, const T* d
                  units * channels * taps, dW, sum_block);
 }
 
-template <class T>
-void convolution_dW(const Geometry& g, long units, long groups, const T* dZ, const T* A, T* dW) {
-    if (g.C / groups >= LANES<T> && units / groups >= 2 * ROWS) convolution_dW_outer<T>(g, units, groups, dZ, A, dW);
-    else convolution_dW_dots<T>(g, units, groups, dZ, A, dW);
+template <class O, class T = Sum<O>>
+void convolution_dW(const Geometry& g, long units, long groups, const O* dZ, const O* A, T* dW) {
+    if (g.C / groups >= LANES<T> && units / groups >= 2 * ROWS) convolution_dW_outer<O>(g, units, groups, dZ, A, dW);
+    else convolution_dW_dots<O>(g, units, groups, dZ, A, dW);
 }
+
+}  // namespace
+}  // namespace pellucid
+
+#include "bfloat16.h"
+
+namespace pellucid {
+namespace {
 
 // --- pooling ------------------------------------------------------------------------------------------------------
 
@@ -1262,7 +1278,7 @@ template <class T> Kernels<T> table() {
 
 }  // namespace
 
-Kernels<float> PELLUCID_TABLE(float*) { return table<float>(); }
-Kernels<double> PELLUCID_TABLE(double*) { return table<double>(); }
+Kernels<float> PELLUCID_TABLE(float*, bool bfloat16) { return bfloat16 ? rounding(table<float>()) : table<float>(); }
+Kernels<double> PELLUCID_TABLE(double*, bool) { return table<double>(); }
 
 }  // namespace pellucid

@@ -98,6 +98,7 @@ template <class T> struct Kernels {
     void (*examples_last_of_bytes)(long m, long n, const int64_t* rows, const uint8_t* x, T* X);
 };
 
-template <class T> const Kernels<T>& kernels();
+// With `bfloat16` the products of float are those of operands rounded to it; those of double are as they were.
+template <class T> const Kernels<T>& kernels(bool bfloat16 = false);
 
 }  // namespace pellucid

@@ -233,19 +233,19 @@ namespace pellucid {
 namespace {
 
 template <class T> void define(nb::module_& m) {
-    m.def("affine", [](In<T> W, In<T> A, std::optional<In<T>> b) {
+    m.def("affine", [](In<T> W, In<T> A, std::optional<In<T>> b, bool bfloat16) {
         Steps s("affine: W (n, n_prev) and A_prev (…, n_prev, m)", shape_of(W), shape_of(A), 1);
         need(!b || b->size() == W.shape(0), "affine: b (n, 1)");
         long n = W.shape(0), k = W.shape(1);
         auto Z = make<T>(s.with(n));
         unlocked([&] {
             const T* bias = b ? b->data() : nullptr;
-            if (s.steps == 1) kernels<T>().matmul(n, s.m, k, W.data(), k, 1, A.data(), Z.data(), bias, T(1));
-            else kernels<T>().matmul_steps(s.steps, n, s.m, k, W.data(), k, 1, A.data(), Z.data(), bias);
+            if (s.steps == 1) kernels<T>(bfloat16).matmul(n, s.m, k, W.data(), k, 1, A.data(), Z.data(), bias, T(1));
+            else kernels<T>(bfloat16).matmul_steps(s.steps, n, s.m, k, W.data(), k, 1, A.data(), Z.data(), bias);
         });
         return Z;
-    }, "W"_a.noconvert(), "A_prev"_a.noconvert(), "b"_a.noconvert().none());
-    m.def("affine_dW", [](In<T> dZ, In<T> A) {
+    }, "W"_a.noconvert(), "A_prev"_a.noconvert(), "b"_a.noconvert().none(), "bfloat16"_a = false);
+    m.def("affine_dW", [](In<T> dZ, In<T> A, bool bfloat16) {
         Shape z = shape_of(dZ), a = shape_of(A);
         need(z.size() >= 2 && z.size() == a.size() && z.back() == a.back() && std::equal(z.begin(), z.end() - 2, a.begin()),
              "affine_dW: dZ (…, n, m) and A_prev (…, n_prev, m)");
@@ -253,11 +253,11 @@ template <class T> void define(nb::module_& m) {
         long m = z.back(), n = z[z.size() - 2], k = a[a.size() - 2], steps = count(z, 2);
         auto dW = make<T>({size_t(n), size_t(k)});
         unlocked([&] {
-            if (steps == 1) kernels<T>().affine_dW(n, k, m, dZ.data(), A.data(), dW.data());
-            else kernels<T>().affine_dW_steps(steps, n, k, m, dZ.data(), A.data(), dW.data());
+            if (steps == 1) kernels<T>(bfloat16).affine_dW(n, k, m, dZ.data(), A.data(), dW.data());
+            else kernels<T>(bfloat16).affine_dW_steps(steps, n, k, m, dZ.data(), A.data(), dW.data());
         });
         return dW;
-    }, "dZ"_a.noconvert(), "A_prev"_a.noconvert());
+    }, "dZ"_a.noconvert(), "A_prev"_a.noconvert(), "bfloat16"_a = false);
     m.def("affine_db", [](In<T> dZ) {
         Shape z = shape_of(dZ);
         need(z.size() >= 2 && z.back() > 0, "affine_db: dZ (…, n, m), and there are examples to take the mean of");
@@ -266,16 +266,16 @@ template <class T> void define(nb::module_& m) {
         unlocked([&] { kernels<T>().affine_db(count(z, 2), n, z.back(), dZ.data(), db.data()); });
         return db;
     }, "dZ"_a.noconvert());
-    m.def("affine_dA", [](In<T> W, In<T> dZ) {
+    m.def("affine_dA", [](In<T> W, In<T> dZ, bool bfloat16) {
         Steps s("affine_dA: W (n, n_prev) and dZ (…, n, m)", shape_of(W), shape_of(dZ), 0);
         long n = W.shape(0), k = W.shape(1);
         auto dA = make<T>(s.with(k));
         unlocked([&] {
-            if (s.steps == 1) kernels<T>().matmul(k, s.m, n, W.data(), 1, k, dZ.data(), dA.data(), nullptr, T(1));
-            else kernels<T>().matmul_steps(s.steps, k, s.m, n, W.data(), 1, k, dZ.data(), dA.data(), nullptr);
+            if (s.steps == 1) kernels<T>(bfloat16).matmul(k, s.m, n, W.data(), 1, k, dZ.data(), dA.data(), nullptr, T(1));
+            else kernels<T>(bfloat16).matmul_steps(s.steps, k, s.m, n, W.data(), 1, k, dZ.data(), dA.data(), nullptr);
         });
         return dA;
-    }, "W"_a.noconvert(), "dZ"_a.noconvert());
+    }, "W"_a.noconvert(), "dZ"_a.noconvert(), "bfloat16"_a = false);
     m.def("row_sums", [](In<T> A, double divisor) {  // over all axes but the first, as a column
         need(A.ndim() >= 1 && (A.size() > 0 || A.shape(0) == 0), "row_sums: there are no examples to take the mean of");
         Shape column(A.ndim(), 1);
@@ -286,17 +286,17 @@ template <class T> void define(nb::module_& m) {
         return sums;
     }, "A"_a.noconvert(), "divisor"_a);
 
-    m.def("convolution", [](In<T> W, In<T> A, std::optional<In<T>> b, const Window& window, long groups) {
+    m.def("convolution", [](In<T> W, In<T> A, std::optional<In<T>> b, const Window& window, long groups, bool bfloat16) {
         Shape image = shape_of(A);
         Geometry g = geometry(image, window);
         long units = filters("convolution", g, shape_of(W), window, groups);
         need(!b || b->size() == size_t(units), "convolution: b (units, 1, …)");
         auto Z = make<T>(spatial(g, image.size() - 2, units));
         if (!Z.size()) return Z;
-        unlocked([&] { kernels<T>().convolution(g, units, groups, W.data(), A.data(), b ? b->data() : nullptr, Z.data()); });
+        unlocked([&] { kernels<T>(bfloat16).convolution(g, units, groups, W.data(), A.data(), data(b), Z.data()); });
         return Z;
-    }, "W"_a.noconvert(), "A_prev"_a.noconvert(), "b"_a.noconvert().none(), "window"_a, "groups"_a);
-    m.def("convolution_dW", [](In<T> dZ, In<T> A, const Window& window, long groups) {
+    }, "W"_a.noconvert(), "A_prev"_a.noconvert(), "b"_a.noconvert().none(), "window"_a, "groups"_a, "bfloat16"_a = false);
+    m.def("convolution_dW", [](In<T> dZ, In<T> A, const Window& window, long groups, bool bfloat16) {
         Shape image = shape_of(A);
         Geometry g = geometry(image, window);
         long units = dZ.ndim() ? dZ.shape(0) : 0;
@@ -307,18 +307,18 @@ template <class T> void define(nb::module_& m) {
         for (long k : std::get<0>(window)) shape.push_back(k);
         auto dW = make<T>(shape);
         if (!dW.size()) return dW;
-        unlocked([&] { kernels<T>().convolution_dW(g, units, groups, dZ.data(), A.data(), dW.data()); });
+        unlocked([&] { kernels<T>(bfloat16).convolution_dW(g, units, groups, dZ.data(), A.data(), dW.data()); });
         return dW;
-    }, "dZ"_a.noconvert(), "A_prev"_a.noconvert(), "window"_a, "groups"_a);
-    m.def("convolution_dA", [](In<T> W, In<T> dZ, const Shape& image, const Window& window, long groups) {
+    }, "dZ"_a.noconvert(), "A_prev"_a.noconvert(), "window"_a, "groups"_a, "bfloat16"_a = false);
+    m.def("convolution_dA", [](In<T> W, In<T> dZ, const Shape& image, const Window& window, long groups, bool bfloat16) {
         Geometry g = geometry(image, window);
         long units = filters("convolution_dA", g, shape_of(W), window, groups);
         need(shape_of(dZ) == spatial(g, image.size() - 2, units), "convolution_dA: dZ (units, *places, m)");
         auto dA = make<T>(image);
         if (!dA.size()) return dA;
-        unlocked([&] { kernels<T>().convolution_dA(g, units, groups, W.data(), dZ.data(), dA.data()); });
+        unlocked([&] { kernels<T>(bfloat16).convolution_dA(g, units, groups, W.data(), dZ.data(), dA.data()); });
         return dA;
-    }, "W"_a.noconvert(), "dZ"_a.noconvert(), "shape"_a, "window"_a, "groups"_a);
+    }, "W"_a.noconvert(), "dZ"_a.noconvert(), "shape"_a, "window"_a, "groups"_a, "bfloat16"_a = false);
 
     m.def("max_pool", [](In<T> A_prev, const Window& window, const std::vector<long>& places) {
         Geometry g = pooling(shape_of(A_prev), window, places);
@@ -665,7 +665,7 @@ NB_MODULE(_kernels, m) {
     define<double>(m);
     define_program<float>(m, "Program_float32");
     define_program<double>(m, "Program_float64");
-    m.def("instruction_set", [] { return std::string(kernels<float>().name); });
+    m.def("instruction_set", [](bool bfloat16) { return std::string(kernels<float>(bfloat16).name); }, "bfloat16"_a = false);
     m.def("threads", &threads);
     m.def("set_threads", [](int n) { unlocked([=] { set_threads(n); }); }, "n"_a);  // waits for the old workers' end
     m.def("held_bytes", &held);
