@@ -35,8 +35,7 @@ template <class O> Kernels<float> rounding(Kernels<float> table) {
         matmul_steps<O>(steps, M, N, operands<O>(K), W, a_row, a_col, across<O, 8>(steps, K, N, B), C, bias);
     };
     table.affine_dW = [](long n, long n_prev, long m, const float* dZ, const float* A_prev, float* dW) {
-        affine_dW<O>(n, n_prev, operands<O>(m), along<O, 7>(n, m, dZ), along<O, 8>(n_prev, m, A_prev), dW);
-        mean_of<O>(m, n * n_prev, dW);
+        affine_dW<O>(n, n_prev, operands<O>(m), along<O, 7>(n, m, dZ), along<O, 8>(n_prev, m, A_prev), dW, 1 / float(m));
     };
     table.affine_dW_steps = [](long steps, long n, long n_prev, long m, const float* dZ, const float* A_prev, float* dW) {
         const O *D = along<O, 7>(steps * n, m, dZ), *A = along<O, 8>(steps * n_prev, m, A_prev);

@@ -22,6 +22,12 @@ template <class O> inline void add_product(V<Sum<O>>& c, V<O> a, V<O> b) { c += 
 template <> inline void add_product<Pair>(V<float>& c, V<Pair> a, V<Pair> b) {
     asm("vdpbf16ps %2, %1, %0" : "+v"(c) : "v"(a), "v"(b));
 }
+template <> inline V<Pair> load_some<Pair>(const Pair* p, long n) {
+    return (V<Pair>)_mm512_maskz_loadu_epi32((1u << n) - 1, p);
+}
+template <> inline void store_some<Pair>(Pair* p, V<Pair> v, long n) {
+    _mm512_mask_storeu_epi32(p, (1u << n) - 1, (__m512i)v);
+}
 #endif
 
 constexpr long DEPTH = 384;  // rows of B that are used by all rows of A before the next: they stay in the cache

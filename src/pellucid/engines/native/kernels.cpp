@@ -105,7 +105,9 @@ inline void dots(long K, const O* A, long a_row, const O* B, const long* b_offse
     }
     if (k < K) {
         V<O> a[R], b[N];
+#pragma GCC unroll 8
         for (int i = 0; i < R; ++i) a[i] = load_some(A + i * a_row + k, K - k);
+#pragma GCC unroll 8
         for (int j = 0; j < N; ++j) b[j] = load_some(B + b_offset[j] + k, K - k);
         step(a, b);
     }
@@ -194,13 +196,14 @@ void matmul(long M, long N, long K, const O* A, long a_row, long a_col, const O*
         });
 }
 
-// dW = (1/m) dZ Aᵀ as an outer product: A is turned first, so that the long axis is contiguous.
-template <class O, class T = Sum<O>> void affine_dW(long n, long n_prev, long m, const O* dZ, const O* A_prev, T* dW) {
+// dW = scale dZ Aᵀ as an outer product: A is turned first, so that the long axis is contiguous.
+template <class O, class T = Sum<O>>
+void affine_dW(long n, long n_prev, long m, const O* dZ, const O* A_prev, T* dW, T scale) {
     O* turned = scratch<O, 6>(size_t(n_prev) * m);
     split(n_prev, 2.0 * n_prev * m, 16, [=](long begin, long end) {
         transpose(end - begin, m, A_prev + begin * m, m, turned + begin, n_prev);
     });
-    matmul<O>(n, n_prev, m, dZ, m, 1, turned, dW, nullptr, T(1) / T(m));
+    matmul<O>(n, n_prev, m, dZ, m, 1, turned, dW, nullptr, scale);
 }
 
 template <class O, class T = Sum<O>>
@@ -520,10 +523,14 @@ template <class O, int R, int N, class T = Sum<O>>
 inline void add_dots(long length, const O* dZ, long plane, const O* A, const long* offset, const long* which, T* sums, long K) {
     constexpr int L = LANES<T>;
     V<T> c[R][N];
+#pragma GCC unroll 8
     for (int i = 0; i < R; ++i)
+#pragma GCC unroll 8
         for (int j = 0; j < N; ++j) c[i][j] = load(sums + (i * K + which[j]) * L);
     dots<O, R, N>(length, dZ, plane, A, offset, c);
+#pragma GCC unroll 8
     for (int i = 0; i < R; ++i)
+#pragma GCC unroll 8
         for (int j = 0; j < N; ++j) store(sums + (i * K + which[j]) * L, c[i][j]);
 }
 
@@ -1236,7 +1243,9 @@ template <class T> void embedding_dW(long steps, long n, long levels, long m, co
 template <class T> Kernels<T> table() {
     return {PELLUCID_ISA_NAME,
             matmul<T>,
-            affine_dW<T>,
+            [](long n, long n_prev, long m, const T* dZ, const T* A_prev, T* dW) {
+                affine_dW<T>(n, n_prev, m, dZ, A_prev, dW, T(1) / T(m));
+            },
             row_means<T>,
             convolution<T>,
             convolution_dW<T>,
