@@ -102,18 +102,13 @@ SWEEP = {
         )
     },
     **{
-        f"{cell.upper()} 28-{n}-10, T=28, m={m}": Work("train", *recurrent(cell, n=n), m)
+        f"{cell.upper()} 28-{n}-10, T={T}, m={m}": Work("train", *recurrent(cell, T, n), m)
         for cell in GATES
-        for n, m in (
-            (128, 1),
-            (128, 16),
-            (128, 33),
-            (128, 100),
-            (128, 129),
-            (100, 128),
-            (127, 128),
-            (129, 128),
-            (512, 64),
+        for T, n, m in (
+            *((28, 128, m) for m in (1, 16, 17, 33, 64, 100, 129, 200)),
+            *((28, n, 128) for n in (100, 127, 129, 200)),
+            *((T, 128, 128) for T in (10, 100)),
+            (28, 512, 64),
         )
     },
 }
