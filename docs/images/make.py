@@ -1,4 +1,8 @@
-"""The pictures of the documentation, from real runs: ``python docs/images/make.py``."""
+"""The pictures of the documentation, from real runs.
+
+python docs/images/make.py                      all of them; some of the lab's experiments take long
+python docs/images/make.py digits parity        some: digits, receptive-field, or a name of `pellucid lab list`
+"""
 
 from __future__ import annotations
 
@@ -11,15 +15,20 @@ from pathlib import Path
 from PIL import Image
 
 import pellucid as pl
+from pellucid.errors import unknown
 from pellucid.inspect.receptive_field import overlay_png
-from pellucid.lab import find
+from pellucid.lab import experiments, find
 from pellucid.lab.filters import photograph
 
 HERE = Path(__file__).parent
 
 
-def filters(folder: Path) -> Path:
-    return find("filters").run(folder).picture
+def digits(folder: Path) -> None:
+    """What `pellucid train digits` draws."""
+    run = folder / "digits"
+    subprocess.run([sys.executable, "-m", "pellucid", "train", "digits", "--out", run, "--quiet"], check=True)
+    for name in ("curves.png", "confusion.png"):
+        shutil.copy(run / name, HERE / f"digits-{name}")
 
 
 def receptive_field(folder: Path) -> Path:
@@ -31,13 +40,16 @@ def receptive_field(folder: Path) -> Path:
     return overlay_png(net, "conv2d_10", (0, 9, 4), photograph()[100:324, 170:394], folder / "field.png")
 
 
-with tempfile.TemporaryDirectory() as folder:
-    run = Path(folder) / "digits"
-    subprocess.run([sys.executable, "-m", "pellucid", "train", "digits", "--out", run, "--quiet"], check=True)
-    for name in ("curves.png", "confusion.png"):
-        shutil.copy(run / name, HERE / f"digits-{name}")
-
-    for name, make in {"filters": filters, "receptive-field": receptive_field}.items():
-        with Image.open(make(Path(folder))) as picture:
-            picture.thumbnail((1300, 700))
+known = ["digits", "receptive-field", *experiments()]
+for name in sys.argv[1:] or known:
+    if name not in known:
+        raise SystemExit(str(unknown("picture", name, known)))
+    with tempfile.TemporaryDirectory() as place:
+        if name == "digits":
+            digits(Path(place))
+            continue
+        made = receptive_field(Path(place)) if name == "receptive-field" else find(name).run(Path(place)).picture
+        with Image.open(made) as picture:
+            if name in ("filters", "receptive-field"):  # photographs
+                picture.thumbnail((1300, 700))
             picture.convert("RGB").quantize(256, kmeans=2).save(HERE / f"{name}.png", optimize=True)
