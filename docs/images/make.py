@@ -50,6 +50,5 @@ for name in sys.argv[1:] or known:
             continue
         made = receptive_field(Path(place)) if name == "receptive-field" else find(name).run(Path(place)).picture
         with Image.open(made) as picture:
-            if name in ("filters", "receptive-field"):  # photographs
-                picture.thumbnail((1300, 700))
+            picture.thumbnail((1300, 700) if name in ("filters", "receptive-field") else (1500, 1200))
             picture.convert("RGB").quantize(256, kmeans=2).save(HERE / f"{name}.png", optimize=True)
