@@ -275,6 +275,16 @@ def test_a_sampler_that_learns_begins_near_the_recipe(small):
     assert not any(each.settings in near for each in by_chance)
 
 
+def test_the_default_space_has_neighbours_of_every_recipe(small):
+    """The recipe of an mlp says no initializer, which is then drawn, as in the trial before them."""
+    study = small(trials=5, space="defaults", sampler="tpe", pruner="none")
+    start = study.plan["start"]
+    assert "initializer" not in start
+    for trial in study.counted[2:]:
+        assert trial.settings["learning_rate"] != start["learning_rate"] or trial.number == 4
+        assert sum(trial.settings[name] != value for name, value in start.items() if name in trial.settings) == 1
+
+
 def test_the_report_says_how_it_was_chosen(small, capsys):
     from pellucid.cli.tune import _answer
 

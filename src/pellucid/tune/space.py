@@ -314,13 +314,14 @@ class Space:
 
     def neighbours(self, settings: Settings, names: Sequence[str]) -> Iterator[tuple[str, Settings]]:
         """Settings that differ in one of these names by a little, with what differs."""
+        unsaid = self._missing(settings)  # an initializer, say, of which the recipe has none by name
         for name in names:
             if name not in settings or name not in self.dimensions:
                 continue
             for value in self.dimensions[name].near(settings[name]):
                 other = {**settings, name: value}
                 kept = {each: other[each] for each in other if self._acts(each, other)}
-                if self._missing(kept):
+                if self._missing(kept) - unsaid:
                     continue  # another optimizer, say, may need a momentum that was never drawn
                 yield f"{name} {_short(settings[name])} → {_short(value)}", kept
 
@@ -359,8 +360,8 @@ class Space:
             return settings["layers"] > 0
         return True
 
-    def _missing(self, settings: Settings) -> bool:
-        return any(name not in settings for name in self.dimensions if self._acts(name, settings))
+    def _missing(self, settings: Settings) -> set[str]:
+        return {name for name in self.dimensions if name not in settings and self._acts(name, settings)}
 
     def _check_together(self) -> None:
         needs = {"momentum": "optimizer", "regularization": "regularizer", "schedule": "learning_rate"}
