@@ -33,13 +33,15 @@ SECONDS = 0.15  # of one turn, about
 
 class Work(NamedTuple):
     """What is timed: ``layers`` are widths of dense layers; before them (channels, kernel, padding) and "pool", or
-    ("rnn" | "lstm" | "gru", units), whose last state the next layer sees; input_shape is then (T, n_x)."""
+    ("rnn" | "lstm" | "gru", units), whose last state the next layer sees; input_shape is then (T, n_x). In bfloat16
+    PyTorch runs under autocast."""
 
     kind: str  # train: one step on one batch, Adam included · predict: examples first, to outputs · epoch: all batches
     input_shape: tuple[int, ...]
     layers: tuple[Any, ...]
     m: int
     examples: int = 0
+    precision: str = "float32"
 
 
 MLP = ((784,), (128, 10))
@@ -66,6 +68,7 @@ WORKS = {
     "MLP 784-512-512-10, m=128": Work("train", *WIDE, 128),
     "LeNet-5, m=128": Work("train", *LENET, 128),
     "VGG-like, m=64": Work("train", *vgg(64, 128, 256), 64),
+    "VGG-like in bfloat16, m=64": Work("train", *vgg(64, 128, 256), 64, precision="bfloat16"),
     "RNN 28-128-10, T=28, m=128": Work("train", *recurrent("rnn"), 128),
     "LSTM 28-128-10, T=28, m=128": Work("train", *recurrent("lstm"), 128),
     "GRU 28-128-10, T=28, m=128": Work("train", *recurrent("gru"), 128),
@@ -99,6 +102,17 @@ SWEEP = {
             (48, 96, 192, 64),
             (50, 100, 200, 64),
             (33, 65, 130, 64),
+        )
+    },
+    **{
+        f"{name} in bfloat16, m={m}": Work("train", *layers, m, precision="bfloat16")
+        for name, layers, m in (
+            ("MLP 784-512-512-10", WIDE, 128),
+            ("LeNet-5", LENET, 128),
+            ("VGG-like of 64, 128, 256 maps", vgg(64, 128, 256), 16),
+            ("VGG-like of 64, 128, 256 maps", vgg(64, 128, 256), 33),
+            ("VGG-like of 50, 100, 200 maps", vgg(50, 100, 200), 64),
+            ("VGG-like of 33, 65, 130 maps", vgg(33, 65, 130), 64),
         )
     },
     **{
@@ -154,7 +168,8 @@ def pellucid(engine: str) -> Callable[[Work], Callable[[], Any]]:
                 if layers and isinstance(layers[-1], pl.MaxPool2D):
                     layers.append(pl.Flatten())
                 layers.append(pl.Dense(each, "relu" if each is not work.layers[-1] else "identity"))
-        net = pl.Sequential(*layers, input_shape=work.input_shape, loss="softmax_cross_entropy", engine=engine)
+        options: dict[str, Any] = {"engine": engine, "precision": work.precision}
+        net = pl.Sequential(*layers, input_shape=work.input_shape, loss="softmax_cross_entropy", **options)
         x, y = data(work)
         if work.kind == "predict":
             return lambda: net.predict(x)
@@ -211,7 +226,13 @@ def torch(
         net = torch_network(work, batch_first)
         if len(work.input_shape) == 3:
             net = net.to(memory_format=layout)
-        run = torch.compile(net) if compiled else net
+        compiled_or_not = torch.compile(net) if compiled else net
+        rounding = work.precision == "bfloat16"
+
+        def run(X: Any) -> Any:
+            with torch.autocast("cpu", torch.bfloat16, enabled=rounding):
+                return compiled_or_not(X)
+
         x, y = data(work)
         X, Y, loss = torch.from_numpy(x), torch.from_numpy(y), nn.CrossEntropyLoss()
         if sequence and not batch_first:
@@ -230,7 +251,7 @@ def torch(
 
         def step(X: Any = X, Y: Any = Y) -> None:
             adam.zero_grad(set_to_none=True)
-            loss(run(X), Y).backward()
+            loss(run(X).float(), Y).backward()
             adam.step()
 
         def epoch() -> None:
@@ -293,6 +314,8 @@ def scikit_learn(work: Work) -> Callable[[], Any]:
     if len(work.input_shape) != 1:
         raise NotImplementedError("dense networks only")
     warnings.simplefilter("ignore", ConvergenceWarning)
+    if work.precision != "float32":
+        raise NotImplementedError("float32 only")
     x, y = data(work)
     widths = work.layers[:-1]
     net = MLPClassifier(widths, batch_size=len(x), learning_rate_init=LEARNING_RATE, alpha=0.0)
@@ -301,7 +324,9 @@ def scikit_learn(work: Work) -> Callable[[], Any]:
 
 
 def jax(work: Work) -> Callable[[], Any]:
-    """JAX: the whole step under one jit, its memory donated, optax's Adam."""
+    """JAX: the whole step under one jit, its memory donated, optax's Adam; float32."""
+    if work.precision != "float32":
+        raise NotImplementedError("float32 only")
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -430,9 +455,9 @@ def serve(contender: str) -> None:
             continue
         try:
             if "work" in order:
-                kind, input_shape, layers, m, examples = order["work"]
+                kind, input_shape, layers, m, examples, precision = order["work"]
                 layers = tuple(tuple(each) if isinstance(each, list) else each for each in layers)
-                do = CONTENDERS[contender](Work(kind, tuple(input_shape), layers, m, examples))
+                do = CONTENDERS[contender](Work(kind, tuple(input_shape), layers, m, examples, precision))
                 do()
             wall, cpu = time.perf_counter(), time.process_time()
             for _ in range(order.get("times", 1)):
@@ -618,7 +643,7 @@ def main() -> None:
         rows = contest(works, arguments.contenders, pythons, threads, arguments.rounds)
         for title, row in rows.items():
             ours = row["medians"].get("native")
-            if ours and works[title].kind == "train":
+            if ours and works[title].kind == "train" and works[title].precision == "float32":
                 seconds = ours["cpu ms" if threads == 1 else "wall ms"] / 1e3
                 row["share of peak"] = round(2e-9 * multiply_adds(works[title]) / seconds / fastest, 3)
         document["threads"][str(threads)] = {"peak GFLOP/s": round(fastest, 1), "works": rows}

@@ -211,7 +211,7 @@ def test_the_engines_are_shown_with_what_keeps_them_from_running(pellucid, monke
     text = pellucid("show", "--engines").out
     assert "no compiler was found" in text
     answer = pellucid("show", "--engines", "--json").json
-    assert answer["engines"]["native"] == {"available": False, "reason": "no compiler was found"}
+    assert answer["engines"]["native"] == {"available": False, "reason": "no compiler was found", "about": ""}
     assert answer["auto"] == "numpy"
 
 

@@ -71,8 +71,8 @@ static Geometry geometry(bool pooling) {
     return g;
 }
 
-template <class T> void every_kernel() {
-    const auto& k = kernels<T>();
+template <class T> void every_kernel(bool bfloat16 = false) {
+    const auto& k = kernels<T>(bfloat16);
     long n = draw(1, 90), p = draw(1, 90), m = draw(1, 90);
     Block<T> W(n * p), A(p * m), dZ(n * m), b(n);
     both<T>("affine", n * m, [&](T* Z) { k.matmul(n, m, p, W, p, 1, A, Z, b, T(1)); });
@@ -292,6 +292,6 @@ int main(int count, char** arguments) {
     forks();
     pool();
     memory();
-    for (int i = 0; i < rounds; ++i) every_kernel<float>(), every_kernel<double>();
-    std::printf("%s: clean\n", kernels<float>().name);
+    for (int i = 0; i < rounds; ++i) every_kernel<float>(), every_kernel<double>(), every_kernel<float>(true);
+    std::printf("%s: clean\n", kernels<float>(true).name);
 }

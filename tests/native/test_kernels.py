@@ -794,6 +794,15 @@ def test_what_does_not_fit_is_refused(name, arguments):
         getattr(NATIVE.kernels, name)(*arguments)
 
 
+def test_the_engine_says_how_it_multiplies_bfloat16():
+    code = "from pellucid import engines; print(engines.about('native'))"
+    pairs = NATIVE.kernels.instruction_set(True) != NATIVE.kernels.instruction_set()
+    assert ("in pairs" in engines.about("native")) == pairs
+    lesser = {**os.environ, "PELLUCID_ISA": "generic"}
+    said = subprocess.run([sys.executable, "-c", code], env=lesser, capture_output=True, text=True, check=True)
+    assert said.stdout == "generic; bfloat16 is rounded and multiplied in float32: slower than float32\n"
+
+
 def test_every_kernel_has_a_door_that_refuses():
     plain = {
         "instruction_set",

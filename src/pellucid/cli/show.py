@@ -42,11 +42,15 @@ def _engines() -> Answer:
 
     reasons = engines.known()
     preferred = engines.available()[0]
+    said = {name: engines.about(name) for name in engines.available()}
     rows = [
-        [name, reason or ("runs here; what auto takes" if name == preferred else "runs here")]
+        [name, reason or "; ".join(filter(None, ("runs here", "what auto takes" * (name == preferred), said[name])))]
         for name, reason in reasons.items()
     ]
-    document = {name: {"available": reason is None, "reason": reason} for name, reason in reasons.items()}
+    document = {
+        name: {"available": reason is None, "reason": reason, "about": said.get(name, "")}
+        for name, reason in reasons.items()
+    }
     return Answer({"engines": document, "auto": preferred}, table(rows, ["engine", ""], left=2))
 
 

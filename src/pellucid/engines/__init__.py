@@ -9,7 +9,7 @@ from functools import cache
 from pellucid.engines.base import Array, Ops
 from pellucid.errors import EngineError, unknown
 
-__all__ = ["Array", "Ops", "available", "get", "known"]
+__all__ = ["Array", "Ops", "about", "available", "get", "known"]
 
 
 @cache
@@ -22,6 +22,11 @@ def known() -> dict[str, str | None]:
     ]
     modules.sort(key=lambda module: -module.PREFERENCE)
     return {module.__name__.rpartition(".")[2]: module.unavailable() for module in modules}
+
+
+def about(name: str) -> str:
+    """What an engine that runs here says of itself on this machine, where it says something."""
+    return getattr(importlib.import_module(f"{__name__}.{name}"), "about", str)()
 
 
 def available() -> list[str]:

@@ -5,6 +5,7 @@ An engine is one module in this folder with
     PREFERENCE: int                         # "auto" takes the largest that is available
     PRECISIONS: tuple[str, ...]             # what it can multiply in beside the arrays' own dtype: "bfloat16"
     def unavailable() -> str | None: ...    # why it cannot run here, or None
+    def about() -> str: ...                 # optional: what it has found on this machine, for `pellucid show --engines`
     def create(precision: str | None) -> Ops: ...   # heavy imports belong here, never at the top of the module
 
 and nothing else has to change to add one. The methods below that have a body are definitions in terms of `xp`; an
