@@ -274,6 +274,7 @@ def _train(
     class Begun(Callback):
         """Whether anything was learned: a run in which nothing was is not kept."""
 
+        every_update = False
         updates = False
 
         def on_update(self, training: Any) -> None:

@@ -44,11 +44,13 @@ class Ops(ABC):
         precision: of the products in the affine and convolution primitives. None multiplies the arrays as they are;
             "bfloat16" rounds both operands of a float32 product to bfloat16 first (to nearest, ties to even) and sums
             in float32. All else stays as it is: results, biases, the sums db, every other primitive; and float64.
+        batches_ahead: how many batches are made ready while the device computes.
     """
 
     name: str
     xp: Any
     precision: str | None = None
+    batches_ahead: int = 0
 
     def __reduce__(self) -> Any:
         """Pickled as its name and precision: an engine holds handles that no other process can use."""
@@ -87,6 +89,21 @@ class Ops(ABC):
             reset: True counts anew from now on.
         """
         return None
+
+    def looped(self, step: Callable) -> Callable:
+        """``loop(carry, data, each)``: a pure step for each entry along the first axis of the trees ``each``, as one call.
+
+        Arguments:
+            step: ``step(carry, data, entry) -> (carry, made)``.
+
+        Returns:
+            the loop, which returns the last carry and what the steps made, stacked. It may write to ``carry``.
+        """
+        raise NotImplementedError(f"the {self.name} engine runs step by step")
+
+    def resident_bytes(self) -> int:
+        """The most bytes of examples that a training keeps on the device, to run them by `looped`; 0: step by step."""
+        return 0
 
     def padded_steps(self, T: int) -> int:
         """How many steps sequences of T steps and fewer are given in a batch: T, or more where every T costs anew."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import math
+import queue
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -355,6 +358,39 @@ def consecutive(source: Source, batch_size: int) -> Iterator[Batch]:
     """All examples in order, ``batch_size`` at a time."""
     for start in range(0, len(source), batch_size):
         yield source.batch(np.arange(start, min(start + batch_size, len(source))))
+
+
+def ahead(batches: Iterator[Batch], most: int) -> Iterator[Batch]:
+    """The same batches, up to ``most`` of them made by another thread while the engine works; 0 makes none ahead."""
+    if not most:
+        yield from batches
+        return
+    made: queue.Queue[Any] = queue.Queue(most)
+    wanted = True
+
+    def make() -> None:
+        last: Any = None  # nothing more, or the failure
+        try:
+            for batch in batches:
+                made.put(batch)
+                if not wanted:
+                    return
+        except BaseException as failure:
+            last = failure
+        made.put(last)
+
+    thread = threading.Thread(target=make, daemon=True)
+    thread.start()
+    try:
+        while isinstance(batch := made.get(), Batch):
+            yield batch
+        if batch is not None:
+            raise batch
+    finally:
+        wanted = False
+        while thread.is_alive():  # it may be waiting for room
+            with contextlib.suppress(queue.Empty):
+                made.get(timeout=0.01)
 
 
 def whole_number(what: str, value: Any, *, least: int = 1) -> int:

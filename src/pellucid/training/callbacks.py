@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -26,7 +26,12 @@ class Callback:
 
     A callback whose own memory matters after an interruption gives it by `document` and `arrays`; they are kept in the
     checkpoints and come back by `restore`.
+
+    Attributes:
+        every_update: False where `on_update` may be called once for several updates that an engine made in one call.
     """
+
+    every_update: ClassVar[bool] = True
 
     def on_start(self, training: Training) -> None:
         """Before the first update, and again when a run is resumed."""

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from operator import add
 from typing import Any, NamedTuple
@@ -25,10 +25,11 @@ from pellucid.network.base import Network
 from pellucid.registry import config
 from pellucid.runs import Run, peak_memory
 from pellucid.training.augment import Augmenter
-from pellucid.training.batches import Batch, Source, is_rows, order, whole_number
+from pellucid.training.batches import Batch, Source, ahead, is_rows, order, whole_number
 from pellucid.training.callbacks import Callback
 from pellucid.training.measuring import Seen, judged, layer_norms, measured, metrics_of, seen
 from pellucid.training.progress import shown
+from pellucid.training.resident import Resident
 from pellucid.training.split import split_indices
 from pellucid.trees import Tree, flatten, leaves, tree_map, unflatten
 
@@ -131,7 +132,7 @@ def fit(
         try:
             return training.run()
         finally:
-            del training._step  # a method of its own: without this circle its memory is free at once
+            del training._step, training._resident  # these circles broken, its memory is free at once
 
 
 class Progress(NamedTuple):
@@ -229,7 +230,8 @@ class Training:
         self.epoch = self.batch = self.t = 0
         self._latest = 0  # the number of the latest batch, counted from the start
         self._tally = _Tally()
-        self._step = self.ops.compile(self._update, given_away=("params", "state", "slots"), static=("keep",))
+        self._resident = Resident(self) if Resident.fits(self) else None
+        self._step = self.ops.compile(self.update, given_away=("params", "state", "slots"), static=("keep",))
 
     # --- the loop -----------------------------------------------------------------------------------------------
 
@@ -289,8 +291,8 @@ class Training:
         started = time.monotonic() - self._tally.seconds
         if not self.batch:
             self.state = {**self.state, **self.net.fresh_state()}
-        for batch in self.batches(self.epoch, self.batch):
-            self._run_batch(batch)
+        for run in self._calls():
+            run()
             now = time.monotonic()
             self._tally.seconds = now - started
             self._call("on_update")
@@ -298,6 +300,16 @@ class Training:
             if self.directory and now - self._saved >= self.checkpoint_seconds:
                 self.save()
         self._finish_epoch(started)
+
+    def _calls(self) -> Iterator[Callable[[], None]]:
+        """What is left of the epoch: calls that run one batch, or as many as the engine's loop takes at a time."""
+        loop = self._resident
+        if loop and self.batch < loop.calls * loop.updates:
+            examples = order(len(self.source), seed=self.seed, epoch=self.epoch, shuffle=self.shuffle)
+            for call in range(self.batch // loop.updates, loop.calls):
+                yield partial(loop.run, call, examples)
+        for batch in ahead(self.batches(self.epoch, self.batch), self.ops.batches_ahead):
+            yield partial(self._run_batch, batch)
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """What an epoch trains on, from its batch ``first`` on: in its order, augmented; the same whenever asked."""
@@ -313,6 +325,15 @@ class Training:
             cost, loss, layers = self._run_truncated(batch, *self.truncate)
         else:
             cost, loss, layers, _ = self._run_update(batch, self.net.masks(batch.masks))
+        self.note(count, cost, loss, layers)
+
+    def rate_of(self, batch: int) -> float:
+        """α of the epoch's batch of that number."""
+        self._latest = self.epoch * self.batches_per_epoch + batch
+        return self.learning_rate
+
+    def note(self, count: int, cost: Any, loss: Any, layers: dict[str, Any]) -> None:
+        """A batch of so many examples is done; its cost and loss, and the statistics of its layers."""
         self.batch += 1
         self._tally.add(count, cost, loss, layers)
         if self.batch % CHECKED_EVERY == 0:
@@ -331,10 +352,14 @@ class Training:
         )
         self.state = {name: state[name] for name in self.state}
         if self.metrics:
-            self._tally.seen.append(seen(self.net, batch, outputs, masks))
+            self.see(seen(self.net, batch, outputs, masks))
         return cost, loss, layers, carried
 
-    def _update(self, params, state, slots, inputs, targets, weight, masks, key, learning_rate, t, keep=None):
+    def see(self, batch: Seen) -> None:
+        """What the epoch's metrics are computed from, of a batch or several."""
+        self._tally.seen.append(batch)
+
+    def update(self, params, state, slots, inputs, targets, weight, masks, key, learning_rate, t, keep=None):
         """One iteration and its update: pure, but for the trees that are given away to the engine."""
         mode = Mode(True, key, mask=masks)
         done = self.net.iteration(params, state, inputs, targets, weight=weight, mode=mode)

@@ -27,6 +27,8 @@ class Lines(Callback):
 class Bar(Callback):
     """A bar over the run's updates, and a line for each epoch above it."""
 
+    every_update = False
+
     def on_start(self, training: Training) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

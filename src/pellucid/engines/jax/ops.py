@@ -6,6 +6,7 @@ across them. The example axis stays last for the reader; where it lies in memory
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any
 
@@ -28,6 +29,7 @@ class JaxOps(Ops):
 
     name = "jax"
     xp = jnp
+    batches_ahead = 2
 
     def __init__(self, precision: str | None = None) -> None:
         self.precision = precision
@@ -47,16 +49,17 @@ class JaxOps(Ops):
         return np.asarray(A)
 
     def compile(self, step, *, given_away=(), static=()):
-        compiled = jax.jit(step, donate_argnames=given_away, static_argnames=static)
+        return _explaining(jax.jit(step, donate_argnames=given_away, static_argnames=static))
 
-        @wraps(step)
-        def run(*arguments: Any, **options: Any) -> Any:
-            try:
-                return compiled(*arguments, **options)
-            except (jax.errors.JaxRuntimeError, *_NOT_COMPILABLE) as failure:
-                raise _explained(failure) from failure
+    def looped(self, step):
+        def loop(carry: Any, data: Any, each: Any) -> Any:
+            return lax.scan(lambda carry, entry: step(carry, data, entry), carry, each)
 
-        return run
+        return _explaining(jax.jit(loop, donate_argnums=0))
+
+    def resident_bytes(self):
+        counted = jax.local_devices()[0].memory_stats() or {}
+        return counted.get("bytes_limit", 4 << 30) // 4
 
     def padded_steps(self, T):
         # Each T is compiled by itself: four of them to every doubling, so at most a quarter of the steps is padding.
@@ -395,6 +398,19 @@ def _spread(A: Array, tap: tuple[int, ...], shape: tuple[int, ...] | None, windo
 
 
 _NOT_COMPILABLE = (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError)
+
+
+def _explaining(compiled: Callable) -> Callable:
+    """The compiled function, its failures in our words."""
+
+    @wraps(compiled)
+    def run(*arguments: Any, **options: Any) -> Any:
+        try:
+            return compiled(*arguments, **options)
+        except (jax.errors.JaxRuntimeError, *_NOT_COMPILABLE) as failure:
+            raise _explained(failure) from failure
+
+    return run
 
 
 def _explained(failure: Exception) -> Exception:

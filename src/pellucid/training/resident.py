@@ -1,0 +1,107 @@
+"""Examples that stay on the device, and many updates there in one compiled loop.
+
+A call for every update costs a small network more than its arithmetic does, and so does sending every batch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pellucid.sequences import Sequences, steps_as_examples
+from pellucid.training.callbacks import Callback
+from pellucid.training.measuring import Seen
+from pellucid.trees import tree_map
+
+if TYPE_CHECKING:
+    from pellucid.training.loop import Training
+
+MOST = 256  # updates in one call: between calls checkpoints are written and Ctrl-C is answered
+
+
+class Resident:
+    """The loop over a training's examples on its device.
+
+    Attributes:
+        updates: how many updates a call makes.
+        calls: how many calls an epoch makes; what is left of its batches is for single updates.
+    """
+
+    def __init__(self, training: Training) -> None:
+        self.training = training
+        net, source, asarray = training.net, training.source, training.ops.asarray
+        rows = slice(None) if source.indices is None else source.indices
+        self.data: dict[str, Any] = {
+            "inputs": {name: asarray(_narrow(x[rows], net.dtype)) for name, x in source.inputs.items()},
+            "targets": {name: asarray(Y[..., rows]) for name, Y in source.targets.items()},
+            "weight": None if source.weight is None else asarray(source.weight),
+        }
+        whole = len(source) // training.batch_size
+        self.calls = math.ceil(whole / MOST)
+        self.updates = whole // self.calls
+        self._loop = training.ops.looped(self._update)
+
+    @staticmethod
+    def fits(training: Training) -> bool:
+        """Whether a training can run so: an engine that compiles, examples that fit and are used as they are, at least
+        two batches, and no callback that has to see every update."""
+        source = training.source
+        arrays = [*source.inputs.values(), *source.targets.values()]
+        return (
+            source.rows is None
+            and not any(isinstance(each, Sequences) for each in arrays)
+            and sum(each.nbytes for each in arrays) * len(source) // max(len(each) for each in source.inputs.values())
+            <= training.ops.resident_bytes()
+            and len(source) >= 2 * training.batch_size
+            and not (training.augmenter.given or training.truncate or training.net.stateful)
+            and not any(
+                each.every_update and type(each).on_update is not Callback.on_update for each in training.callbacks
+            )
+        )
+
+    def run(self, call: int, examples: np.ndarray) -> None:
+        """The updates of the epoch's call number ``call`` on the examples (m,) in their order."""
+        training, size = self.training, self.training.batch_size
+        first = call * self.updates
+        rows = examples[first * size : (first + self.updates) * size].reshape(self.updates, size)
+        each = {
+            "rows": rows,
+            "key": np.stack([training.ops.random_key(training.seed, training.t + i) for i in range(self.updates)]),
+            "learning_rate": np.array([training.rate_of(first + i) for i in range(self.updates)], training.net.dtype),
+            "t": np.arange(training.t + 1, training.t + 1 + self.updates).astype(training.net.dtype),
+        }
+        carry = training.params, training.state, training.slots
+        (training.params, training.state, training.slots), made = self._loop(carry, self.data, each)
+        training.t += self.updates
+        costs, losses, outputs, layers = tree_map(training.ops.to_numpy, dict(enumerate(made))).values()
+        for i in range(self.updates):
+            training.note(size, costs[i], losses[i], tree_map(lambda values, i=i: values[i], layers))
+        if training.metrics:
+            chosen = rows.reshape(-1)
+            source = training.source.part(chosen)
+            training.see(
+                Seen(
+                    {name: steps_as_examples(np, A) for name, A in outputs.items()},
+                    {name: Y[..., source.indices] for name, Y in source.targets.items()},
+                    None if training.source.weight is None else training.source.weight[chosen],
+                    {},
+                )
+            )
+
+    def _update(self, carry: Any, data: Any, each: Any) -> Any:
+        training, rows = self.training, each["rows"]
+        xp, dtype = training.ops.xp, training.net.dtype
+        inputs = {name: xp.moveaxis(x[rows], 0, -1).astype(dtype) for name, x in data["inputs"].items()}
+        targets = {name: Y[..., rows] for name, Y in data["targets"].items()}
+        weight = None if data["weight"] is None else data["weight"][rows]
+        params, state, slots, cost, loss, outputs, layers, _ = training.update(
+            *carry, inputs, targets, weight, {}, each["key"], each["learning_rate"], each["t"]
+        )
+        return (params, state, slots), (cost, loss, outputs if training.metrics else {}, layers)
+
+
+def _narrow(x: np.ndarray, dtype: str) -> np.ndarray:
+    """x in the network's float type, or as it is where that takes less memory, as bytes of pictures do."""
+    return x if x.dtype.itemsize < np.dtype(dtype).itemsize else x.astype(dtype, copy=False)
