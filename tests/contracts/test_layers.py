@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import pellucid as pl
+from contracts import STEPWISE
 from contracts.gradients import assert_gradient
 from pellucid import engines
 from pellucid.layers import Mode, activations, layers
@@ -238,7 +239,7 @@ def away_from_kinks(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndar
     return rng.choice([-1.0, 1.0], shape) * (sizes + 0.17 * far + (sizes > 2.8) * far)
 
 
-@pytest.fixture(params=engines.available())
+@pytest.fixture(params=STEPWISE)
 def engine(request) -> str:
     return request.param
 

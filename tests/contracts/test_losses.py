@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import pellucid as pl
+from contracts import STEPWISE
 from contracts.gradients import assert_gradient
 from pellucid import engines, losses
 from pellucid.registry import config
@@ -78,7 +79,7 @@ rows = pytest.mark.parametrize("row", TABLE, ids=IDS)
 counts = pytest.mark.parametrize("m", [17, 1], ids=lambda m: f"m={m}")
 
 
-@pytest.fixture(params=engines.available())
+@pytest.fixture(params=STEPWISE)
 def ops(request):
     return engines.get(request.param)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pellucid as pl
-from contracts import test_layers, test_losses
+from contracts import STEPWISE, test_layers, test_losses
 from contracts.gradients import assert_gradient, assert_network_gradients
 from contracts.test_layers import Bench, as_list
 from pellucid import engines
@@ -20,7 +20,7 @@ from pellucid.trees import leaves, tree_map
 M = 5
 
 
-@pytest.fixture(params=engines.available())
+@pytest.fixture(params=STEPWISE)
 def engine(request) -> str:
     return request.param
 

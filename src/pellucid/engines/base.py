@@ -91,7 +91,7 @@ class Ops(ABC):
         return None
 
     def looped(self, step: Callable) -> Callable:
-        """``loop(carry, data, each)``: a pure step for each entry along the first axis of the trees ``each``, as one call.
+        """``loop(carry, data, each)``: a pure step for each entry on the first axis of the trees ``each``, in one call.
 
         Arguments:
             step: ``step(carry, data, entry) -> (carry, made)``.

@@ -51,9 +51,9 @@ class Resident:
         arrays = [*source.inputs.values(), *source.targets.values()]
         return (
             source.rows is None
+            and bool(limit := training.ops.resident_bytes())
             and not any(isinstance(each, Sequences) for each in arrays)
-            and sum(each.nbytes for each in arrays) * len(source) // max(len(each) for each in source.inputs.values())
-            <= training.ops.resident_bytes()
+            and sum(each.nbytes for each in arrays if isinstance(each, np.ndarray)) <= limit
             and len(source) >= 2 * training.batch_size
             and not (training.augmenter.given or training.truncate or training.net.stateful)
             and not any(
@@ -75,7 +75,8 @@ class Resident:
         carry = training.params, training.state, training.slots
         (training.params, training.state, training.slots), made = self._loop(carry, self.data, each)
         training.t += self.updates
-        costs, losses, outputs, layers = tree_map(training.ops.to_numpy, dict(enumerate(made))).values()
+        costs, losses = (training.ops.to_numpy(each) for each in made[:2])
+        outputs, layers = (tree_map(training.ops.to_numpy, each) for each in made[2:])
         for i in range(self.updates):
             training.note(size, costs[i], losses[i], tree_map(lambda values, i=i: values[i], layers))
         if training.metrics:
@@ -96,8 +97,9 @@ class Resident:
         inputs = {name: xp.moveaxis(x[rows], 0, -1).astype(dtype) for name, x in data["inputs"].items()}
         targets = {name: Y[..., rows] for name, Y in data["targets"].items()}
         weight = None if data["weight"] is None else data["weight"][rows]
+        params, state, slots = carry
         params, state, slots, cost, loss, outputs, layers, _ = training.update(
-            *carry, inputs, targets, weight, {}, each["key"], each["learning_rate"], each["t"]
+            params, state, slots, inputs, targets, weight, {}, each["key"], each["learning_rate"], each["t"]
         )
         return (params, state, slots), (cost, loss, outputs if training.metrics else {}, layers)
 

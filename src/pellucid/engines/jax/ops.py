@@ -15,16 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from pellucid.data.storage import data_home
 from pellucid.engines.base import Array, Ops, Window
 from pellucid.engines.cells import CELLS
 from pellucid.errors import EngineError
 from pellucid.trees import Tree
 
+KEPT = 1 << 29  # bytes of compiled programs
+
 
 class JaxOps(Ops):
     """The primitives on the devices that JAX finds.
 
-    Making one turns JAX's 64-bit numbers on, for the whole process: without them float64 would silently be float32.
+    Making one sets two of JAX's options for the whole process: 64-bit numbers, as float64 would silently be float32
+    without, and a folder that keeps compiled programs for the next process, where none is set.
     """
 
     name = "jax"
@@ -34,6 +38,10 @@ class JaxOps(Ops):
     def __init__(self, precision: str | None = None) -> None:
         self.precision = precision
         jax.config.update("jax_enable_x64", True)
+        if jax.config.jax_compilation_cache_dir is None:
+            jax.config.update("jax_compilation_cache_dir", str(data_home() / "compiled"))
+            jax.config.update("jax_compilation_cache_max_size", KEPT)
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
     def _operands(self, *arrays: Array) -> tuple[Array, ...]:
         """The arrays as they enter a product."""
