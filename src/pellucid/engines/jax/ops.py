@@ -38,7 +38,7 @@ class JaxOps(Ops):
     def __init__(self, precision: str | None = None) -> None:
         self.precision = precision
         jax.config.update("jax_enable_x64", True)
-        if jax.config.jax_compilation_cache_dir is None:
+        if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
             jax.config.update("jax_compilation_cache_dir", str(data_home() / "compiled"))
             jax.config.update("jax_compilation_cache_max_size", KEPT)
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
