@@ -32,6 +32,19 @@ def leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
+def at(tree: Tree, path: str) -> Any:
+    """What stands at a path."""
+    for name in path.split("/"):
+        tree = tree[name]
+    return tree
+
+
+def put(tree: Tree, path: str, value: Any) -> None:
+    """Set what stands at a path."""
+    above, _, name = path.rpartition("/")
+    (at(tree, above) if above else tree)[name] = value
+
+
 def flatten(tree: Tree) -> dict[str, Any]:
     """The tree as one flat dictionary from path to leaf; `unflatten` is the inverse."""
     return dict(leaves(tree))

@@ -159,6 +159,20 @@ TABLE = [
             (pl.TimeDistributed(pl.Dense(2)), (2, 3)),
         )
     ),
+    *(
+        Row(pl.Recompute(*layers), shape)
+        for layers, shape in (
+            ([pl.Dense(4, "tanh")], (3,)),
+            ([pl.Dense(4, "prelu"), pl.Dropout(0.4), pl.Dense(2, "gelu", regularizer="l2(0.1)")], (3,)),
+            ([pl.Tanh(), pl.Dropout(0.4), pl.Flatten()], (2, 3)),
+            ([pl.Conv2D(3, 3, use_bias=False, name="maps"), pl.BatchNorm(), pl.ReLU(), pl.MaxPool2D(2)], (2, 5, 6)),
+            ([pl.Dropout(0.3), pl.Recompute(pl.Dense(4), pl.BatchNorm(0.5)), pl.Tanh(), pl.Dense(3)], (3,)),
+            ([pl.TimeDistributed(pl.Dense(3, "tanh")), pl.LSTM(2), pl.Dense(2, "sigmoid")], (4, 2)),
+            ([pl.Dropout(0.2), pl.GRU(3, return_sequences=True), pl.TimeDistributed(pl.BatchNorm())], (4, 2)),
+            ([pl.TimeDistributed(pl.Recompute(pl.Dense(3), pl.BatchNorm(), pl.Tanh())), pl.MeanOverTime()], (4, 2)),
+        )
+    ),
+    Row(pl.TimeDistributed(pl.Recompute(pl.Dense(3, "tanh"), pl.Dropout(0.2), pl.Dense(2))), (3, 2)),
     Row(pl.MeanOverTime(), (4, 3)),
     Row(pl.MeanOverTime(), (3, 2, 2)),
     Row(pl.Repeat(3), (4,)),

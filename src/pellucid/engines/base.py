@@ -129,6 +129,13 @@ class Ops(ABC):
         """
         return None
 
+    def apart(self, *arrays: Any) -> tuple[Any, ...]:
+        """The same arrays, or None, for what is to be computed from them anew once all of them are there.
+
+        An engine that compiles must neither take it from what was computed of them before, nor begin earlier.
+        """
+        return arrays
+
     # --- affine: Z = W A_prev + b; of a sequence (T, n_prev, m) step by step, the gradients summed over the steps ----
 
     @abstractmethod

@@ -36,6 +36,7 @@ from pellucid.layers.merge import Add, Concat, Multiply
 from pellucid.layers.norm import BatchNorm, LayerNorm, LocalResponseNorm
 from pellucid.layers.pool import GlobalAveragePool, GlobalMaxPool, _Pooling
 from pellucid.layers.rbf import RBF
+from pellucid.layers.recompute import Recompute
 from pellucid.layers.rescale import Rescale
 from pellucid.layers.shape import Flatten, Reshape, Split, joined_axis
 from pellucid.layers.shortcut import Shortcut2D
@@ -415,6 +416,14 @@ def _(layer: Softmax, shape):
 @reads.register
 def _(layer: Maxout, shape):
     return (Channels(shape, np.kron(np.eye(shape[0] // layer.pieces), np.ones((1, layer.pieces))) > 0),)
+
+
+@reads.register
+def _(layer: Recompute, shape):
+    links: Links = ()
+    for each in layer.layers:
+        links, shape = (*reads(each, shape), *links), each.output_shape(shape)
+    return links
 
 
 @reads.register(Dense)

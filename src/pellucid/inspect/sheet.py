@@ -22,6 +22,7 @@ from pellucid.layers.activations import ReLU
 from pellucid.layers.conv import Conv2D
 from pellucid.layers.shape import Flatten
 from pellucid.network.base import Network
+from pellucid.trees import leaves
 
 _BLANK = (206, 213, 222)  # outside the image, and where a unit sees nothing
 _DIVERGING = ((33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130), (178, 24, 43))
@@ -138,7 +139,7 @@ def _sheet(net: Network, x: Any, y: Any, classes: Any, layers: Any, units: int, 
     sections = [
         _section(net, x, block, maps, scale, units, classes if block == there[-1] else None) for block in blocks
     ]
-    count = sum(leaf.size for tree in net.parameters.values() for leaf in tree.values())
+    count = sum(W.size for _, W in leaves(net.parameters))
     shape = "×".join(map(str, x.shape[1:]))
     of = "" if len(blocks) == len(there) else f" of {len(there)}"
     note = f"{len(blocks)}{of} layers of units, {count:,} parameters, images {shape}; patches from {len(x):,} images"

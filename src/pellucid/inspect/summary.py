@@ -16,6 +16,7 @@ from pellucid.inspect.receptive_field import receptive_field
 from pellucid.inspect.text import byte_size, table
 from pellucid.inspect.trace import Recorder, is_chain
 from pellucid.layers.base import Mode
+from pellucid.layers.recompute import Recompute
 from pellucid.network.base import Network
 from pellucid.network.parameters import count
 from pellucid.sequences import written
@@ -38,6 +39,7 @@ class Row(NamedTuple):
         cache_bytes_per_example: what its cache keeps for the backward pass, of arrays no earlier cache keeps.
         cache_bytes_fixed: the same, whatever the batch.
         shared: the use is not the layer's first.
+        recomputed_multiply_adds: of those above, what the backward block computes again.
         receptive_field: pixels of the image that a unit sees, (height, width) with the padding; None without an image.
     """
 
@@ -51,6 +53,7 @@ class Row(NamedTuple):
     cache_bytes_per_example: int
     cache_bytes_fixed: int
     shared: bool
+    recomputed_multiply_adds: int = 0
     receptive_field: tuple[int, ...] | None = None
 
 
@@ -66,6 +69,7 @@ class Summary:
         precision: of the operands of products.
         kind: ``"Sequential"`` or ``"Graph"``.
         chain: no branches.
+        recomputed_bytes_per_example: what a training step would keep besides if nothing were recomputed.
     """
 
     rows: tuple[Row, ...]
@@ -75,6 +79,7 @@ class Summary:
     precision: str
     kind: str
     chain: bool
+    recomputed_bytes_per_example: int = 0
 
     @property
     def parameters(self) -> int:
@@ -106,6 +111,11 @@ class Summary:
         """What it keeps besides, whatever the batch."""
         return sum(row.cache_bytes_fixed for row in self.rows)
 
+    @property
+    def recomputed_multiply_adds(self) -> int:
+        """Of one example's forward pass, what a training step computes twice."""
+        return sum(row.recomputed_multiply_adds for row in self.rows)
+
     def __str__(self) -> str:
         branching = not self.chain
         images = any(
@@ -136,6 +146,10 @@ class Summary:
             f"{byte_size(self.parameter_bytes)} as {self.dtype}{rounded}",
             f"  caches of a training step: {byte_size(self.cache_bytes_per_example)} per example{fixed}",
         ]
+        if self.recomputed_multiply_adds:
+            share = self.recomputed_multiply_adds / (3 * self.multiply_adds)  # forward, dA_prev and dW cost alike
+            saved = f"{byte_size(self.recomputed_bytes_per_example)} less per example"
+            lines.append(f"  recomputed: {saved}, {share:.0%} more multiply–adds in a training step")
         if any(None in shape for shape in self.inputs.values()):
             lines.append("  multiply–adds and caches: of one step, where there may be any number T")
         if branching:
@@ -159,11 +173,16 @@ def summary(net: Network) -> Summary:
         The `Summary`.
     """
     one, two = _cache_bytes(net, 1), _cache_bytes(net, 2)
+    saved = 0
+    if any(isinstance(layer, Recompute) for layer in net.names):
+        whole = [sum(_cache_bytes(net, m, whole=True)) for m in (1, 2)]
+        saved = whole[1] - whole[0] - (sum(two) - sum(one))
     uses: Counter[str] = Counter()
     rows = []
     for index, step in enumerate(net.steps):
         uses[step.name] += 1
         first = uses[step.name] == 1
+        multiply_adds = step.layer.multiply_adds(_of_one_step(step.input_shape))
         rows.append(
             Row(
                 step.label,
@@ -172,15 +191,16 @@ def summary(net: Network) -> Summary:
                 step.output_shape,
                 count(net.parameters.get(step.name, {})) if first else 0,
                 count(net.state.get(step.name, {})) if first else 0,
-                step.layer.multiply_adds(_of_one_step(step.input_shape)),
+                multiply_adds,
                 two[index] - one[index],
                 2 * one[index] - two[index],
                 not first,
+                multiply_adds if isinstance(step.layer, Recompute) else 0,
                 _seen(net, step.outputs[0]),
             )
         )
     dtypes, kind = (net.dtype, net.precision), type(net).__name__
-    return Summary(tuple(rows), dict(net.inputs), dict(net.ends), *dtypes, kind, is_chain(net))
+    return Summary(tuple(rows), dict(net.inputs), dict(net.ends), *dtypes, kind, is_chain(net), saved)
 
 
 def _seen(net: Network, label: str) -> tuple[int, ...] | None:
@@ -190,8 +210,8 @@ def _seen(net: Network, label: str) -> tuple[int, ...] | None:
         return None
 
 
-def _cache_bytes(net: Network, m: int) -> list[int]:
-    """Bytes each step's cache adds to those before it, with m examples."""
+def _cache_bytes(net: Network, m: int, *, whole: bool = False) -> list[int]:
+    """Bytes each step's cache adds to those before it, with m examples; ``whole`` as if nothing were recomputed."""
     run = copy.copy(net)
     run.ops = engines.get("numpy")
     run.adopt(*(tree_map(net.ops.to_numpy, tree) for tree in (net.parameters, net.state)))
@@ -199,14 +219,19 @@ def _cache_bytes(net: Network, m: int) -> list[int]:
     inputs = {name: np.zeros((*_of_one_step(shape), m), net.dtype) for name, shape in net.inputs.items()}
     with np.errstate(all="ignore"):
         run.forward_pass(run.parameters, run.state, inputs, Mode(True, run.ops.random_key(0, 0)), observer=seen)
-    counted: set[int] = set()
-    sizes = []
-    for index in range(len(net.steps)):
+    counted = {id(_owner(A)) for A in _arrays((run.parameters, run.state))}
+    again: dict[int, Any] = {}  # the outputs that were made a second time, with their first
+    sizes, alive = [], []
+    for index, step in enumerate(net.steps):
         own = 0
         _, made, cache = seen.made[index]
-        for A in _arrays((cache, made if isinstance(made, tuple) else ())):  # a graph keeps several outputs' arrays
-            while isinstance(A.base, np.ndarray):
-                A = A.base
+        if whole and isinstance(step.layer, Recompute):
+            every, cache = step.layer.recomputed(run.ops, run.parameters.get(step.name, {}), cache)
+            again[id(_owner(every[-1]))] = _owner(made)
+            alive.append((every, cache))
+        several = made if isinstance(made, tuple) else ()  # a graph keeps the arrays of several outputs
+        for A in map(_owner, _arrays((cache, several))):
+            A = again.get(id(A), A)
             if id(A) not in counted:
                 counted.add(id(A))
                 own += A.nbytes
@@ -217,6 +242,13 @@ def _cache_bytes(net: Network, m: int) -> list[int]:
 def _of_one_step(shape: Any) -> Any:
     """The shape, or shapes, with 1 for steps of any number."""
     return tuple(_of_one_step(n) if isinstance(n, tuple) else 1 if n is None else n for n in shape)
+
+
+def _owner(A: np.ndarray) -> np.ndarray:
+    """The array whose memory it is."""
+    while isinstance(A.base, np.ndarray):
+        A = A.base
+    return A
 
 
 def _arrays(cache: Any) -> Iterator[np.ndarray]:

@@ -19,7 +19,7 @@ from pellucid.network.base import Iteration, Network, Observer, Step
 from pellucid.optimizers import Optimizer
 from pellucid.registry import config
 from pellucid.regularizers import Regularizer
-from pellucid.trees import Tree, flatten, leaves, tree_map
+from pellucid.trees import Tree, at, flatten, leaves, tree_map
 
 SYMBOLS = {"gamma": "γ", "beta": "β", "mean": "μ", "variance": "σ²"}
 LARGEST_SLOPE = {"sigmoid": 0.25, "tanh": 1.0, "hard_sigmoid": 1 / 6}  # of the activations that go flat at both ends
@@ -532,8 +532,9 @@ class _Writer:
 
     def penalty(self, step: Step, name: str) -> str:
         W = name.removesuffix("_penalty").removeprefix("d")
-        rule = next(rule for owner, leaf, rule in self.net.penalties if (owner, leaf) == (step.name, W))
-        return f"gradient of {rule!r}"
+        params = self.net.parameters[step.name]
+        rules = {_short(path, params): rule for owner, path, rule in self.net.penalties if owner == step.name}
+        return f"gradient of {rules[W]!r}"
 
     def total(self, step: Step, name: str, traced: Traced) -> str:
         dW = name.removesuffix("_total")
@@ -548,12 +549,13 @@ def _values(
     (A_prev, A, cache), (dA, dA_prev, own) = made, returned
     params, state = net.parameters.get(step.name, {}), net.state.get(step.name, {})
     between = step.layer.intermediates(net.ops, params, cache, dA)
+    state = {_short(path, state): each for path, each in leaves(state)}
     if not train:
         between = {**state, **between}
     weights = {_short(path, params): leaf for path, leaf in leaves(params)}
     penalties = {
-        name: rule.gradient(net.ops.xp, params[name])
-        for owner, name, rule in net.penalties
+        path: rule.gradient(net.ops.xp, at(params, path))
+        for owner, path, rule in net.penalties
         if owner == step.name and type(rule).gradient is not Regularizer.gradient
     }
     gradients = {}
@@ -605,7 +607,10 @@ def _place(net: Network, label: str) -> str:
 
 
 def _short(path: str, params: Tree) -> str:
-    """A parameter's name within its layer: ``g/a`` is ``a`` where no other is."""
+    """A parameter's name within its layer: ``g/a`` is ``a`` where no other is; of a member ``W_conv2d_1``."""
+    member, _, rest = path.partition("/")
+    if rest and all(isinstance(own, dict) for own in params.values()):
+        return f"{_short(rest, params[member])}_{member}"
     last = path.rsplit("/", 1)[-1]
     alone = sum(other.rsplit("/", 1)[-1] == last for other, _ in leaves(params)) <= 1
     return last if alone else path.replace("/", "_")

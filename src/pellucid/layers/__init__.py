@@ -39,6 +39,7 @@ from pellucid.layers.pool import (
     Subsample2D,
 )
 from pellucid.layers.rbf import RBF
+from pellucid.layers.recompute import Recompute
 from pellucid.layers.recurrent import GRU, LSTM, Bidirectional, SimpleRNN
 from pellucid.layers.rescale import Rescale
 from pellucid.layers.shape import Flatten, Reshape, Split
@@ -90,6 +91,7 @@ __all__ = [
     "Node",
     "PReLU",
     "ReLU",
+    "Recompute",
     "Repeat",
     "Rescale",
     "Reshape",

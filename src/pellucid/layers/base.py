@@ -162,6 +162,14 @@ class Layer:
         """The state after an update whose forward block left ``cache``."""
         return state
 
+    def state_cache(self, cache: Any) -> Any:
+        """Of a cache what `next_state` reads, where a layer around this one keeps no more; None for nothing."""
+        return None if type(self).next_state is Layer.next_state else cache
+
+    def penalized(self) -> dict[str, Any]:
+        """The regularizer of each parameter that one applies to, by path; None stands for the network's."""
+        return dict.fromkeys(self.regularized, getattr(self, "regularizer", None))
+
     # --- sequences ----------------------------------------------------------------------------------------------
 
     def output_mask(self, mask: Any) -> Any:

@@ -92,6 +92,9 @@ class BatchNorm(Layer):
             "variance": keep * state["variance"] + (1.0 - keep) * unbiased,
         }
 
+    def state_cache(self, cache):
+        return cache._replace(A_hat=None)
+
     def equations(self, *, train=True):
         return _EQUATIONS if train else {**_EQUATIONS, "dA_prev": "dA_hat / √(σ² + ε)"}
 

@@ -51,15 +51,8 @@ class TimeDistributed(Layer):
             )
         set_field(self, "layer", layer)
 
-    @property
-    def regularizer(self) -> Any:
-        """The layer's."""
-        return getattr(self.layer, "regularizer", None)
-
-    @property
-    def regularized(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The layer's."""
-        return self.layer.regularized
+    def penalized(self):
+        return self.layer.penalized()
 
     def output_shape(self, input_shape):
         if len(input_shape) < 2:
@@ -97,6 +90,10 @@ class TimeDistributed(Layer):
 
     def next_state(self, ops, state, cache):
         return self.layer.next_state(ops, state, cache.layer)
+
+    def state_cache(self, cache):
+        own = self.layer.state_cache(cache.layer)
+        return None if own is None else cache._replace(layer=own, mask=None)
 
     @property
     def _takes_steps(self) -> bool:

@@ -18,11 +18,12 @@ from pellucid.engines.base import Array, Ops
 from pellucid.errors import DataError, ParameterError, ShapeError
 from pellucid.layers.activations import Activation, Identity
 from pellucid.layers.base import Layer, Mode, Shape, relocated
+from pellucid.layers.recompute import Recompute
 from pellucid.network import parameters
 from pellucid.network.recording import FEW, Recording
 from pellucid.registry import config
 from pellucid.sequences import Sequences, fits, written
-from pellucid.trees import Tree, leaves, tree_map
+from pellucid.trees import Tree, at, flatten, put, tree_map
 
 _TWINS = {
     "softmax_cross_entropy": "cross_entropy",
@@ -161,10 +162,10 @@ class Network(ABC):
         self.loss_weights = {name: float((loss_weights or {}).get(name, 1.0)) for name in self.outputs}
         self.preprocessing: dict[str, Any] | None = None  # how to make inputs from raw data; saved with the network
         self.penalties = [
-            (self.names[layer], weight, rule)
-            for layer in self.names
-            for weight in layer.regularized
-            if (rule := getattr(layer, "regularizer", None) or self.regularizer)
+            (name, path, rule)
+            for layer, name in self.names.items()
+            for path, own in layer.penalized().items()
+            if (rule := own or self.regularizer)
         ]
         self._compile()
         self.initialize()
@@ -190,8 +191,9 @@ class Network(ABC):
             step = makers.get(self.ends[name])
             if step is None:  # an output that is an input
                 continue
-            g = getattr(step.layer, "activation", step.layer)
-            if not isinstance(g, Activation) or isinstance(step.layer, Identity):
+            layer = step.layer.layers[-1] if isinstance(step.layer, Recompute) else step.layer
+            g = getattr(layer, "activation", layer)
+            if not isinstance(g, Activation) or isinstance(layer, Identity):
                 continue
             twin, probable = (
                 _TWINS.get(loss.registered_name),
@@ -335,7 +337,8 @@ class Network(ABC):
             params, caches, d_outputs, input_gradient=input_gradient, observer=observer
         )
         for layer, name, rule in self.penalties:
-            grads[layer][name] = grads[layer][name] + rule.gradient(self.ops.xp, params[layer][name])
+            dW, W = at(grads[layer], name), at(params[layer], name)
+            put(grads[layer], name, dW + rule.gradient(self.ops.xp, W))
         cost = total.mean() + self.penalty(params)
         new_state = self.next_state(state, caches) if mode.train else state
         return Iteration(cost, total, outputs, caches, d_inputs, grads, new_state)
@@ -363,12 +366,12 @@ class Network(ABC):
 
     def penalty(self, params: Tree) -> Any:
         """The sum of the regularizers' penalties."""
-        return sum((rule.penalty(self.ops.xp, params[layer][name]) for layer, name, rule in self.penalties), 0.0)
+        return sum((rule.penalty(self.ops.xp, at(params[layer], name)) for layer, name, rule in self.penalties), 0.0)
 
     def projected(self, params: Tree) -> Tree:
         """The parameters after the regularizers that constrain them, such as a largest norm; others unchanged."""
         for layer, name, rule in self.penalties:
-            params[layer][name] = rule.project(self.ops.xp, params[layer][name])
+            put(params[layer], name, rule.project(self.ops.xp, at(params[layer], name)))
         return params
 
     def start(self) -> Tree:
@@ -813,7 +816,7 @@ def in_order(grads: Tree, params: Tree) -> Tree:
         ParameterError: a layer returned no gradients, or others than it has parameters.
     """
     for name, own in params.items():
-        found = grads.get(name, {})
+        found, own = flatten(grads.get(name, {})), flatten(own)
         if found.keys() != own.keys():
             raise ParameterError(
                 "backward returned other gradients than the layer has parameters",
@@ -822,7 +825,8 @@ def in_order(grads: Tree, params: Tree) -> Tree:
                 got=", ".join(found) or "none",
                 hint=f"end it with: return dA_prev, {{{', '.join(f'{each!r}: …' for each in own)}}}",
             )
-        for (path, gradient), (_, W) in zip(leaves(found), leaves(own), strict=True):
+        for path, W in own.items():
+            gradient = found[path]
             if gradient.shape != W.shape:
                 turned = gradient.shape == W.shape[::-1]
                 raise ShapeError(

@@ -53,8 +53,16 @@ def _prediction(net: Network, ops: Any, X: Any) -> Any:
 
 def _own(net: Network) -> bool:
     """Whether all that runs is the library's: what a user's own code does besides cannot be recorded."""
-    layers = [each for layer in net.names for each in (layer, *vars(layer).values()) if isinstance(each, Layer)]
-    return all(type(each).__module__.startswith("pellucid.") for each in (net, *layers, *net.losses.values()))
+    things = (net, *_layers(tuple(net.names)), *net.losses.values())
+    return all(type(each).__module__.startswith("pellucid.") for each in things)
+
+
+def _layers(value: Any) -> Iterator[Layer]:
+    """The layer, or those of a tuple, and all within them."""
+    if isinstance(value, Layer):
+        yield value
+    for each in value if isinstance(value, tuple) else vars(value).values() if isinstance(value, Layer) else ():
+        yield from _layers(each)
 
 
 def _dicts(tree: Any) -> Iterator[dict[str, Any]]:

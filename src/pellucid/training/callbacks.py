@@ -13,6 +13,7 @@ from pellucid.errors import ParameterError, unknown
 from pellucid.history import flat, smaller_is_better
 from pellucid.layers.base import Mode
 from pellucid.layers.norm import BatchNorm
+from pellucid.layers.recompute import Recompute
 from pellucid.network.base import Observer
 from pellucid.network.parameters import copied
 from pellucid.trees import flatten, tree_map, unflatten
@@ -210,14 +211,22 @@ def _statistics(training: Training) -> dict[str, Any]:
 
     class Statistics(Observer):
         def forward(self, index: int, A_prev: Any, A: Any, cache: Any) -> None:
-            layer, name = net.steps[index].layer, net.steps[index].name
-            if isinstance(layer, BatchNorm):
-                before = seen[name]
-                seen[name] += cache.values
-                # the running average whose momentum is the share of what was seen before is the mean
-                state[name] = replace(layer, momentum=before / seen[name]).next_state(net.ops, state[name], cache)
+            name = net.steps[index].name
+            if name in state:
+                state[name] = averaged(net.steps[index].layer, name, state[name], cache)
 
-    if any(isinstance(step.layer, BatchNorm) for step in net.steps):
+    def averaged(layer: Any, name: str, own: Any, cache: Any) -> Any:
+        if isinstance(layer, Recompute):
+            members, states = layer.members, cache.states
+            return {each: averaged(members[each], f"{name}/{each}", own[each], states.get(each)) for each in own}
+        if not isinstance(layer, BatchNorm):
+            return own
+        before = seen[name]
+        seen[name] += cache.values
+        # the running average whose momentum is the share of what was seen before is the mean
+        return replace(layer, momentum=before / seen[name]).next_state(net.ops, own, cache)
+
+    if any(layer.needs_batch for layer in net.names):
         for index, batch in enumerate(training.batches(training.epoch)):
             mode = Mode(True, net.ops.random_key(training.seed, training.t + index), mask=net.masks(batch.masks))
             net.forward_pass(training.params, training.state, batch.inputs, mode, observer=Statistics())
