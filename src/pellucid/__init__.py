@@ -17,7 +17,8 @@ _ROOMS = {
         "Conv2D ConvTranspose2D Crop2D Dense Dropout ELU Embedding Flatten GELU GRU GlobalAveragePool GlobalMaxPool "
         "HardSigmoid Identity Input LSTM Layer LayerNorm LeakyReLU LocalResponseNorm LpPool2D MaxPool1D MaxPool2D "
         "Maxout MeanOverTime Multiply PReLU RBF ReLU Recompute Repeat Rescale Reshape SELU ScaledTanh Shortcut2D SiLU "
-        "Sigmoid SimpleRNN Softmax Softplus Split StochasticPool2D Subsample2D Tanh TimeDistributed Upsample2D ZeroPad2D"
+        "Sigmoid SimpleRNN Softmax Softplus Split StochasticPool2D Subsample2D Tanh TimeDistributed Upsample2D "
+        "ZeroPad2D"
     ),
     "pellucid.network": "Graph Sequential from_config load",
     "pellucid.losses": (

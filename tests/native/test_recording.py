@@ -83,6 +83,7 @@ NETWORKS = {
     ),
     "steps": lambda: made(pl.TimeDistributed(pl.Dense(4, "relu")), pl.Flatten(), pl.Dense(2), input_shape=(3, 5)),
     "graph": branches,
+    "recomputed": lambda: made(pl.Recompute(pl.Dense(6, "relu"), pl.Dropout(0.5)), pl.Dense(2)),
 }
 
 
@@ -128,13 +129,23 @@ class RunsCounted(pl.Layer):
     [
         lambda: made(RunsCounted(), *DENSE),
         lambda: made(pl.TimeDistributed(RunsCounted()), pl.Flatten(), *DENSE, input_shape=(3, 5)),
+        lambda: made(pl.Recompute(pl.ReLU(), RunsCounted()), *DENSE),
         lambda: made(pl.SimpleRNN(4), *DENSE, input_shape=(3, 5)),
         lambda: made(pl.SimpleRNN(4), *DENSE, input_shape=(None, 5)),
         lambda: made(pl.BatchNorm(), *DENSE),
         lambda: made(pl.Dense(6, "prelu"), pl.Dense(2)),
         lambda: made(*DENSE, precision="bfloat16"),
     ],
-    ids=["own layer", "own layer inside", "recurrent", "any length", "arithmetic", "numpy", "bfloat16"],
+    ids=[
+        "own layer",
+        "own layer inside",
+        "own layer in a chain",
+        "recurrent",
+        "any length",
+        "arithmetic",
+        "numpy",
+        "bfloat16",
+    ],
 )
 def test_what_does_more_than_call_primitives_is_not_recorded(make):
     net = make()

@@ -390,6 +390,9 @@ def test_regularizers_reach_inside_time_distributed(rng):
     net = net_around(pl.TimeDistributed(pl.Dense(2, regularizer="l1(0.2)")), pl.GRU(2), pl.Dense(2))
     assert [(layer, W) for layer, W, _ in net.penalties] == [("time_distributed_1", "W")]
     assert pl.check_gradients(net, rng.normal(size=(4, 3, 3)), np.array([0, 1, 1])).passed
+    deep = net_around(pl.TimeDistributed(pl.Recompute(pl.Dense(2, regularizer="l1(0.2)"))), pl.GRU(2), pl.Dense(2))
+    assert [(layer, W) for layer, W, _ in deep.penalties] == [("time_distributed_1", "dense_1/W")]
+    assert pl.check_gradients(deep, rng.normal(size=(4, 3, 3)), np.array([0, 1, 1])).passed
 
 
 def test_dropout_inside_draws_anew_at_every_step(rng):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +39,7 @@ class Recompute(Layer):
     """
 
     layers: Any
+    members: dict[str, Layer] = field(init=False)  # by name
 
     class Cache(NamedTuple):
         """What the forward blocks are run again from."""
@@ -185,7 +186,9 @@ class Recompute(Layer):
                 rf"(?<![A-Za-z_])({'|'.join(sorted(map(re.escape, known), key=len, reverse=True))})(?![A-Za-z_(])"
             )
             for each, formula in equations.items():
-                found[known[each]] = token.sub(lambda symbol, known=known: known[symbol[1]], formula)
+                parts = token.split(formula)  # every other one is a name
+                parts[1::2] = map(known.get, parts[1::2])
+                found[known[each]] = "".join(parts)
         return found
 
     def intermediates(self, ops, params, cache, dA):
