@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pellucid as pl
-from pellucid import engines
+from pellucid import engines, zoo
 from pellucid.engines.base import Ops
 from pellucid.errors import ParameterError, ShapeError
 from pellucid.layers import Mode
@@ -183,8 +183,8 @@ def test_a_compiled_step_does_not_keep_what_it_will_compute_again(rng, monkeypat
     net = pl.Sequential(*blocks, pl.Dense(3), input_shape=8, loss="softmax_cross_entropy", engine="jax")
     X, Y = net.checked(rng.normal(size=(8, 4096))), net.checked_targets(rng.integers(3, size=4096))
     temporary, grads = [], []
-    for ops in (Ops, type(net.ops)):
-        monkeypatch.setattr(type(net.ops), "apart", ops.apart)
+    for apart in (Ops.apart, type(net.ops).apart):
+        monkeypatch.setattr(type(net.ops), "apart", apart)
 
         def step(params, X, Y, key):
             return net.iteration(params, {}, X, Y, mode=Mode(True, key, mask={})).grads
@@ -290,3 +290,10 @@ def test_a_memory_inside_sees_whole_sequences(rng):
     with pytest.raises(ParameterError, match="recompute_1 needs the whole sequence"):
         net.fit(x, y, epochs=1, truncate=4, progress=False)
     net.fit(x, y, epochs=1, progress=False)
+
+
+def test_vgg_in_recomputed_blocks():
+    plain, net = (zoo.find("vgg-small").build((3, 32, 32), 10, width=0.1, recompute=each) for each in (False, True))
+    assert [type(layer).__name__ for layer in net.layers[:6]] == ["Recompute"] * 5 + ["Flatten"]
+    assert net.summary().parameters == plain.summary().parameters
+    assert net.summary().cache_bytes_per_example < 0.3 * plain.summary().cache_bytes_per_example

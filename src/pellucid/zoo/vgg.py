@@ -7,7 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from pellucid.errors import unknown
-from pellucid.layers import BatchNorm, Conv2D, Dense, Dropout, Flatten, Layer, LocalResponseNorm, MaxPool2D, ReLU
+from pellucid.layers import (
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    LocalResponseNorm,
+    MaxPool2D,
+    Recompute,
+    ReLU,
+)
 from pellucid.network import Sequential
 from pellucid.zoo.base import Entry, Recipe, as_image
 
@@ -33,6 +44,7 @@ def vgg(
     dropout: float = 0.5,
     batch_norm: bool = False,
     initializer: Any = "he_normal",
+    recompute: bool = False,
     **options: Any,
 ) -> Sequential:
     """VGG: blocks of 3×3 convolutions with padding 1, each followed by the largest of 2×2.
@@ -56,6 +68,7 @@ def vgg(
         dropout: the probability of dropping, after each fully connected layer.
         batch_norm: normalise before each ReLU of the convolutions, which then have no bias.
         initializer: of all weights.
+        recompute: True makes each block a `Recompute`: less memory for a third more arithmetic.
         options: ``loss``, ``seed``, ``engine``, ``dtype``, ``precision``, ``regularizer``.
     """
     _, *sizes = as_image(input_shape, "vgg")
@@ -63,18 +76,20 @@ def vgg(
         raise unknown("configuration", configuration, CONFIGURATIONS, where="vgg")
     chain: list[Layer] = []
     for block, (kernels, maps) in enumerate(zip(CONFIGURATIONS[configuration], MAPS, strict=True), 1):
+        own: list[Layer] = []
         for index, kernel in enumerate(kernels, 1):
             units, name = max(1, round(maps * width)), f"conv{block}_{index}"
             fixed: Any = {"padding": "same", "initializer": initializer, "name": name}
             if batch_norm:
-                chain += [Conv2D(units, kernel, use_bias=False, **fixed), BatchNorm(), ReLU()]
+                own += [Conv2D(units, kernel, use_bias=False, **fixed), BatchNorm(), ReLU()]
             else:
-                chain.append(Conv2D(units, kernel, "relu", **fixed))
+                own.append(Conv2D(units, kernel, "relu", **fixed))
         if configuration == "A-LRN" and block == 1:
-            chain.append(LocalResponseNorm())
+            own.append(LocalResponseNorm())
         if min(sizes) > 1:
-            chain.append(MaxPool2D(2))
+            own.append(MaxPool2D(2))
             sizes = [n // 2 for n in sizes]
+        chain += [Recompute(own)] if recompute else own
     chain.append(Flatten())
     for units in hidden:
         chain.append(Dense(units, "relu", initializer=initializer))
