@@ -56,6 +56,7 @@ def test_an_image_without_channels_says_how_to_add_the_axis():
         (lambda: pl.MaxPool2D(0), "size is a positive integer"),
         (lambda: pl.LpPool2D(2, p=0.5), r"\[1, inf\)"),
         (lambda: pl.LocalResponseNorm(k=0), r"\(0, inf\)"),
+        (lambda: pl.LocalResponseNorm(groups=0), r"\[1, inf\)"),
         (lambda: pl.ZeroPad2D("same"), "takes numbers of pixels"),
         (lambda: pl.Upsample2D(0), "scale is a positive integer"),
     ],
@@ -66,6 +67,8 @@ def test_arguments_that_cannot_be(make, part):
 
 
 def test_what_leaves_nothing_of_an_image():
+    with refused(ShapeError, "multiple of 2 channels"):
+        pl.LocalResponseNorm(groups=2).output_shape((5, 2, 2))
     with refused(ShapeError, "nothing is left"):
         pl.Crop2D(2).output_shape((1, 4, 4))
     with refused(ShapeError, "cuts everything off"):

@@ -33,9 +33,11 @@ _ROOMS = {
     "pellucid.training.augment": (
         "ColorJitter Cutout ElasticDistortion HorizontalFlip Mixup PCAJitter RandomCrop Rotate Scale Shift"
     ),
+    "pellucid.engines.mesh": "Mesh",
     "pellucid.history": "History",
     "pellucid.tasks.text": "generate",
     "pellucid.inspect.trace": "trace",
+    "pellucid.inspect.exchanges": "exchanged",
     "pellucid.inspect.gradcheck": "check_gradients",
     "pellucid.inspect.features": "exciting_patches feature_maps filters maximising_input saliency",
     "pellucid.inspect.sheet": "features_sheet",

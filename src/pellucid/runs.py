@@ -288,6 +288,19 @@ class Run:
             self._lock = None
 
 
+class Watched(Run):
+    """A run that another process of the same job writes: read here, never written."""
+
+    def claim(self) -> None:
+        """Nothing: the other process is its writer."""
+
+    def close(self, status: str = "finished") -> None:
+        """Nothing, as the other does it."""
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Nothing, as the other does it."""
+
+
 def list_runs(folder: str | os.PathLike = RUNS) -> list[Run]:
     """The runs directly below ``folder``, by name; none where there is no such folder."""
     folder = Path(folder)

@@ -89,6 +89,7 @@ TABLE = [
     Row(pl.Subsample2D(3, 2, initializer="normal(0.5)", bias_initializer="normal(0.5)"), (2, 5, 5)),
     Row(pl.LocalResponseNorm(), (7, 2, 3)),
     Row(pl.LocalResponseNorm(4, 0.5, 0.6, 1.5, alpha_over_n=True), (5, 2, 2)),
+    Row(pl.LocalResponseNorm(3, 0.5, groups=2), (6, 2, 2)),
     Row(pl.RBF(), (84,)),
     Row(pl.RBF([[1, -1, 0.5], [0, 2, -1]]), (3,)),
     Row(pl.Rescale(1.275, -0.1), (2, 3)),

@@ -190,3 +190,10 @@ def test_connections_are_a_convolution_with_zeros(ops):
     same(dX, x.grad)
     kept = np.concatenate([w.grad.numpy()[unit, list(row)] for unit, row in enumerate(rows)])
     np.testing.assert_allclose(grads["W"] * 4, kept, rtol=1e-10, atol=1e-11)
+
+
+def test_local_response_normalisation_in_groups_is_that_of_each_group(ops, rng):
+    X = rng.normal(size=(6, 3, 2, 4))
+    halves = [pl.LocalResponseNorm(3, 0.7).forward(ops, {}, part)[0] for part in (X[:3], X[3:])]
+    A, _ = pl.LocalResponseNorm(3, 0.7, groups=2).forward(ops, {}, X)
+    np.testing.assert_allclose(A, np.concatenate(halves), rtol=1e-12)

@@ -135,8 +135,8 @@ def test_alexnet_starts_as_published():
         np.testing.assert_allclose(tree["W"].std(), 0.01, rtol=0.2)
         assert abs(tree["W"].mean()) < 0.002
     norms = [step.layer for step in net.steps if isinstance(step.layer, pl.LocalResponseNorm)]
-    assert [(each.k, each.n, each.alpha, each.beta, each.alpha_over_n) for each in norms] == [
-        (2, 5, 1e-4, 0.75, False)
+    assert [(each.k, each.n, each.alpha, each.beta, each.alpha_over_n, each.groups) for each in norms] == [
+        (2, 5, 1e-4, 0.75, False, 2)
     ] * 2
 
 

@@ -18,7 +18,7 @@ def known() -> dict[str, str | None]:
     modules = [
         importlib.import_module(f"{__name__}.{module.name}")
         for module in pkgutil.iter_modules(__path__)
-        if module.name not in ("base", "cells")  # beside the engines: their contract, and the steps of the reference
+        if module.name not in ("base", "cells", "mesh")  # beside the engines: their contract, steps, devices
     ]
     modules.sort(key=lambda module: -module.PREFERENCE)
     return {module.__name__.rpartition(".")[2]: module.unavailable() for module in modules}

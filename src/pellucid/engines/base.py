@@ -15,11 +15,14 @@ engine overrides those it can do faster. The last axis of every array is the exa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from pellucid.engines.mesh import Mesh, Placement
+from pellucid.errors import EngineError
 from pellucid.trees import Tree
 
 Array = Any
@@ -104,6 +107,26 @@ class Ops(ABC):
     def resident_bytes(self) -> int:
         """The most bytes of examples that a training keeps on the device, to run them by `looped`; 0: step by step."""
         return 0
+
+    def placement(self, mesh: Mesh | None, units: Mapping[str, int]) -> Placement:
+        """Where the arrays of a training lie.
+
+        Arguments:
+            mesh: the devices; None is one.
+            units: of the layers whose parameters have their units along the first axis, by name.
+
+        Raises:
+            EngineError: this engine runs on one device, or there are not so many devices.
+        """
+        if mesh is not None:
+            raise EngineError(
+                f"the {self.name} engine runs on one device", where="mesh", got=str(mesh), hint="engine='jax'"
+            )
+        return Placement(self)
+
+    def scope(self, name: str) -> AbstractContextManager[Any]:
+        """What is computed within is called ``name`` in the program that the engine compiles, if it does."""
+        return nullcontext()
 
     def padded_steps(self, T: int) -> int:
         """How many steps sequences of T steps and fewer are given in a batch: T, or more where every T costs anew."""

@@ -197,6 +197,7 @@ class LocalResponseNorm(Layer):
         beta: β.
         k: the constant that keeps S from zero.
         alpha_over_n: True divides α by n, the convention of Caffe and PyTorch.
+        groups: the channels are cut into so many groups, as for a convolution; each is normalised by itself.
 
     Source: Krizhevsky, Sutskever and Hinton 2012, section 3.3.
     """
@@ -206,6 +207,7 @@ class LocalResponseNorm(Layer):
     beta: float = number("[0, inf)", 0.75)
     k: float = number("(0, inf)", 2.0)
     alpha_over_n: bool = field(default=False, kw_only=True)
+    groups: int = number("[1, inf)", 1, whole=True, kw_only=True)
 
     class Cache(NamedTuple):
         """What the backward block reads."""
@@ -215,16 +217,31 @@ class LocalResponseNorm(Layer):
 
     def output_shape(self, input_shape):
         _check_features(input_shape)
+        if input_shape[0] % self.groups:
+            raise ShapeError(
+                "the channels do not divide into groups",
+                expected=f"a multiple of {self.groups} channels",
+                got=input_shape,
+            )
         return input_shape
 
     def forward(self, ops, params, A_prev, *, mode=PREDICT):
-        A, S = ops.local_response(A_prev, *self._neighbours, self._alpha, self.beta, self.k)
-        return A, LocalResponseNorm.Cache(A_prev, S)
+        A, S = ops.local_response(self._apart(A_prev), *self._neighbours, self._alpha, self.beta, self.k)
+        return self._together(A), LocalResponseNorm.Cache(A_prev, self._together(S))
 
     def backward(self, ops, params, cache, dA, *, input_gradient=True):
         if not input_gradient:
             return None, {}
-        return ops.local_response_backward(dA, *cache, *self._neighbours, self._alpha, self.beta), {}
+        dA, A_prev, S = (self._apart(each) for each in (dA, *cache))
+        dA_prev = ops.local_response_backward(dA, A_prev, S, *self._neighbours, self._alpha, self.beta)
+        return self._together(dA_prev), {}
+
+    def _apart(self, A):
+        """(C, …, m) as (C / groups, groups, …, m): every group an image of its own."""
+        return A if self.groups == 1 else A.reshape(self.groups, -1, *A.shape[1:]).swapaxes(0, 1)
+
+    def _together(self, A):
+        return A if self.groups == 1 else A.swapaxes(0, 1).reshape(-1, *A.shape[2:])
 
     @property
     def _alpha(self) -> float:

@@ -408,6 +408,12 @@ class Network(ABC):
         """The names of the layers that start each batch where the batch before ended."""
         return frozenset(name for layer, name in self.names.items() if getattr(layer, "stateful", False))
 
+    @property
+    def units(self) -> dict[str, int]:
+        """Of each layer whose parameters have its units along the first axis, so that it can be split by them."""
+        own = {name: getattr(layer, "units", None) for layer, name in self.names.items() if not layer.start()}
+        return {name: n for name, n in own.items() if n and _has_units(self._parameters.get(name, {}), n)}
+
     def fresh_state(self) -> Tree:
         """What the stateful layers start from before a first batch: zeros."""
         return {name: own for name, own in self.start().items() if name in self.stateful}
@@ -837,6 +843,11 @@ def in_order(grads: Tree, params: Tree) -> Tree:
                     hint="transpose it" if turned else "a parameter's gradient is the mean over the examples alone",
                 )
     return {name: grads[name] for name in params}
+
+
+def _has_units(params: Tree, units: int) -> bool:
+    W = params.get("W")
+    return W is not None and W.ndim > 1 and W.shape[0] == units
 
 
 def _same_count(inputs: Mapping[str, Array], targets: Mapping[str, Array]) -> None:

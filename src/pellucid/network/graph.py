@@ -135,7 +135,8 @@ class Graph(Network):
             layer, name = call.layer, self.names[call.layer]
             A_prev = call.as_input(tuple(values[node] for node in call.inputs))
             own = self._own_mode(index, state, mode)
-            A, cache = layer.forward(self.ops, params.get(name, {}), A_prev, mode=own)
+            with self.ops.scope(f"{self.steps[index].label}/forward"):
+                A, cache = layer.forward(self.ops, params.get(name, {}), A_prev, mode=own)
             values.update(zip(call.nodes, A if len(call.nodes) > 1 else (A,), strict=True))
             caches.append(cache)
             if observer:
@@ -160,7 +161,8 @@ class Graph(Network):
                 d_values[node] if node in d_values else self.ops.xp.zeros_like(parts[node]) for node in call.nodes
             )
             dA = dA if len(dA) > 1 else dA[0]
-            dA_prev, own = backward(layer, self.ops, params.get(name, {}), kept[index], dA, input_gradient=wanted)
+            with self.ops.scope(f"{self.steps[index].label}/backward"):
+                dA_prev, own = backward(layer, self.ops, params.get(name, {}), kept[index], dA, input_gradient=wanted)
             if observer:
                 observer.backward(index, dA, dA_prev, own)
             if own:

@@ -114,7 +114,9 @@ class Sequential(Network):
         for index, layer in enumerate(self.layers):
             name = self.names[layer]
             A_prev = A
-            A, cache = layer.forward(self.ops, params.get(name, {}), A_prev, mode=self._own_mode(index, state, mode))
+            own = self._own_mode(index, state, mode)
+            with self.ops.scope(f"{self.steps[index].label}/forward"):
+                A, cache = layer.forward(self.ops, params.get(name, {}), A_prev, mode=own)
             caches.append(cache)
             if observer:
                 observer.forward(index, A_prev, A, cache)
@@ -128,7 +130,8 @@ class Sequential(Network):
             layer = self.layers[index]
             name = self.names[layer]
             wanted = input_gradient or index > last
-            dA_prev, own = backward(layer, self.ops, params.get(name, {}), caches[index], dA, input_gradient=wanted)
+            with self.ops.scope(f"{self.steps[index].label}/backward"):
+                dA_prev, own = backward(layer, self.ops, params.get(name, {}), caches[index], dA, input_gradient=wanted)
             if own:
                 grads[name] = added(grads[name], own) if name in grads else own
             if observer:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from pellucid.engines.base import Array
+from pellucid.engines.mesh import Placement
 from pellucid.errors import DataError, ParameterError, ShapeError
 from pellucid.network.base import Network
 from pellucid.sequences import Sequences, fits, written
@@ -51,6 +52,13 @@ class Batch(NamedTuple):
             {name: A[begin:end] for name, A in tree.items()} for tree in (self.inputs, self.targets, self.masks)
         )
         return Batch(inputs, targets, self.weight, masks)
+
+    def part(self, examples: slice) -> Batch:
+        """Some of the examples."""
+        inputs, targets, masks = (
+            {name: A[..., examples] for name, A in tree.items()} for tree in (self.inputs, self.targets, self.masks)
+        )
+        return Batch(inputs, targets, None if self.weight is None else self.weight[examples], masks)
 
 
 class Source:
@@ -119,11 +127,28 @@ class Source:
             return None
         return np.rint(Y.reshape(-1)[self._absolute(np.arange(self.count))]).astype(np.int64)
 
-    def batch(self, chosen: np.ndarray, change: Callable[[Batch], Batch] | None = None) -> Batch:
-        """The examples at the indices ``chosen``, on the engine, examples last; ``change`` is made before, in NumPy."""
-        batch = self._gathered(chosen)
-        inputs, targets, weight, masks = change(batch) if change else batch
-        on_engine = self.net.ops.asarray
+    def batch(
+        self,
+        chosen: np.ndarray,
+        change: Callable[[Batch], Batch] | None = None,
+        placement: Placement | None = None,
+    ) -> Batch:
+        """The examples at the indices ``chosen``, on the engine, examples last; ``change`` is made before, in NumPy.
+
+        Arguments:
+            placement: on which devices; where several processes share them, each gathers its own share of the examples,
+                but for a ``change``, which may mix them.
+        """
+        m = len(chosen)
+        lies = placement or Placement(self.net.ops)
+        share = lies.share(m)
+        batch = self._gathered(chosen) if change else self._gathered(chosen, share)
+        batch = change(batch).part(share) if change else batch
+
+        def on_engine(values: np.ndarray) -> Array:
+            return lies.batch(values, m)
+
+        inputs, targets, weight, masks = batch
         return Batch(
             {name: on_engine(X) for name, X in inputs.items()},
             {name: on_engine(Y) for name, Y in targets.items()},
@@ -150,22 +175,27 @@ class Source:
             digest.update(values.tobytes())
         return digest.hexdigest()[:16]
 
-    def _gathered(self, chosen: np.ndarray) -> Batch:
+    def _gathered(self, chosen: np.ndarray, share: slice = slice(None)) -> Batch:
+        """The examples, or a share of them; sequences as long as all of them need."""
+        whole = self._absolute(chosen)
+        chosen = chosen[share]
         weight = None if self.weight is None else self.weight[chosen]
-        indices = self._absolute(chosen)
         if self.rows is not None:
-            return self._fetched(indices)._replace(weight=weight)
+            return self._fetched(whole, share)._replace(weight=weight)
+        indices = self._absolute(chosen)
         inputs, masks = {}, {}
         for name, x in self.inputs.items():
             if isinstance(x, Sequences):
-                X, mask = x.batch(indices, steps=self._steps(x, indices))
+                X, mask = x.batch(indices, steps=self._steps(x, whole))
+                if mask is None and not self._one_length(x, whole):
+                    mask = np.ones((len(X), X.shape[-1]), bool)
                 inputs[name] = X.astype(self.net.dtype, copy=False)
                 if mask is not None:
                     masks[name] = mask
             else:
                 inputs[name] = self.net.ops.examples_last(x, indices, self.net.dtype)
         targets = {
-            name: Y.batch(indices, steps=self._steps(Y, indices))[0] if isinstance(Y, Sequences) else Y[..., indices]
+            name: Y.batch(indices, steps=self._steps(Y, whole))[0] if isinstance(Y, Sequences) else Y[..., indices]
             for name, Y in self.targets.items()
         }
         return Batch(inputs, targets, weight, masks)
@@ -174,14 +204,22 @@ class Source:
         """How many steps sequences get in a batch: what the longest has, or a number that more batches share."""
         lengths = x.lengths[indices]
         longest = int(lengths.max())
-        return longest if (lengths == longest).all() else self.net.ops.padded_steps(longest)
+        return longest if self._one_length(x, indices) else self.net.ops.padded_steps(longest)
+
+    @staticmethod
+    def _one_length(x: Sequences, indices: np.ndarray) -> bool:
+        lengths = x.lengths[indices]
+        return bool((lengths == lengths[0]).all())
 
     def _absolute(self, chosen: np.ndarray) -> np.ndarray:
         return chosen if self.indices is None else self.indices[chosen]
 
-    def _fetched(self, indices: np.ndarray) -> Batch:
+    def _fetched(self, whole: np.ndarray, share: slice) -> Batch:
         assert self.rows is not None
+        indices = whole[share]
         x, y = self.rows.take(indices)
+        if len(indices) < len(whole) and isinstance(x, Sequences):  # how long they get, only all of them say
+            return self._fetched(whole, slice(None)).part(share)
         where = f"{self.where} rows fetched from {indices[0]} on:".lstrip()
         fetched = Source(self.net, x, y, where=where, predicting=self.predicting)
         if len(fetched) != len(indices):
@@ -354,10 +392,10 @@ def order(m: int, *, seed: int, epoch: int, shuffle: bool) -> np.ndarray:
     return np.random.default_rng([seed, epoch, _SHUFFLE]).permutation(m) if shuffle else np.arange(m)
 
 
-def consecutive(source: Source, batch_size: int) -> Iterator[Batch]:
+def consecutive(source: Source, batch_size: int, placement: Placement | None = None) -> Iterator[Batch]:
     """All examples in order, ``batch_size`` at a time."""
     for start in range(0, len(source), batch_size):
-        yield source.batch(np.arange(start, min(start + batch_size, len(source))))
+        yield source.batch(np.arange(start, min(start + batch_size, len(source))), placement=placement)
 
 
 def ahead(batches: Iterator[Batch], most: int) -> Iterator[Batch]:

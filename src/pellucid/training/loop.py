@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pellucid import files, optimizers
-from pellucid.errors import CheckpointError, DataError, ParameterError, ShapeError, TrainingError
+from pellucid.engines.mesh import Mesh
+from pellucid.errors import CheckpointError, DataError, EngineError, ParameterError, ShapeError, TrainingError
 from pellucid.history import History
 from pellucid.layers.base import Mode
 from pellucid.network import parameters
 from pellucid.network.base import Network
 from pellucid.registry import config
-from pellucid.runs import Run, peak_memory
+from pellucid.runs import Run, Watched, peak_memory
 from pellucid.training.augment import Augmenter
 from pellucid.training.batches import Batch, Source, ahead, is_rows, order, whole_number
 from pellucid.training.callbacks import Callback
@@ -58,6 +59,7 @@ def fit(
     run: Run | str | os.PathLike[str] | None = None,
     checkpoint_seconds: float = 60.0,
     resume: bool = False,
+    mesh: Any = None,
 ) -> History:
     """Train a network.
 
@@ -91,6 +93,10 @@ def fit(
         checkpoint_seconds: the least time between checkpoints within an epoch. One is written after each epoch that
             took a second, and at the end.
         resume: True goes on from the run's last checkpoint, to the bit as if never interrupted.
+        mesh: devices to train on, with ``engine="jax"``: ``"data=4"`` splits every batch over four of them,
+            ``"data=2,model=2"`` the units of dense layers and convolutions too, ``"data=4,sharded"`` also the memory
+            for parameters and slots; or a `Mesh`. The result is one device's to rounding, and a run can be resumed on
+            another mesh. None is one device.
 
     Returns:
         What happened in each epoch.
@@ -99,6 +105,7 @@ def fit(
         DataError, ShapeError: data that cannot be trained on.
         ParameterError: a setting that cannot be used.
         TrainingError: the cost is no longer finite.
+        EngineError: there are not so many devices, their memory is full, or another process of the job was lost.
         CheckpointError: a checkpoint cannot be written, or read to resume.
         KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM, after the checkpoint is written; the network keeps what it
             has learned.
@@ -120,7 +127,9 @@ def fit(
         layer_statistics=layer_statistics,
         run=directory,
         checkpoint_seconds=checkpoint_seconds,
+        mesh=mesh,
     )
+    directory = training.directory
     _check_several_classes(training.source)
     if resume:
         training.resume()
@@ -128,7 +137,7 @@ def fit(
         raise ParameterError(
             "this run was trained before", where=f"run {directory.name}", hint="resume=True to go on, or a new run"
         )
-    with directory if directory is not run and directory is not None else contextlib.nullcontext():
+    with directory if directory is not None and not isinstance(run, Run) else contextlib.nullcontext():
         try:
             return training.run()
         finally:
@@ -183,8 +192,10 @@ class Training:
         checkpoint_seconds: float,
         augment: Any = (),
         truncate: int | tuple[int, int] | None = None,
+        mesh: Any = None,
     ) -> None:
         self.net, self.ops = net, net.ops
+        self.placement = net.ops.placement(Mesh.of(mesh), net.units)
         self.seed = net.seed if seed is None else whole_number("seed", seed, least=0)
         self.optimizer = optimizers.get(optimizer)
         self.source, self.validation = _held_out(net, source, validation, self.seed)
@@ -195,10 +206,12 @@ class Training:
         self.metrics = metrics_of(net, metrics)
         self.augmenter = Augmenter(augment, net, self.source, self.seed)
         self.callbacks, self.shuffle, self.layer_statistics = list(callbacks), shuffle, layer_statistics
-        self.directory, self.checkpoint_seconds = run, checkpoint_seconds
+        self.directory = Watched(run.path) if run is not None and not self.placement.first else run
+        self.checkpoint_seconds = checkpoint_seconds
         if not checkpoint_seconds >= 0:
             raise ParameterError("checkpoint_seconds must be ≥ 0", where="fit", got=repr(checkpoint_seconds))
         _check_batches(net, len(self.source), self.batch_size)
+        self.placement.check(self.batch_size)
         if net.stateful and isinstance(validation, (int, float, np.number)) and validation != 0:
             raise ParameterError(
                 "stateful layers go on where the batch before ended, and a share is drawn from amid the sequences",
@@ -223,8 +236,11 @@ class Training:
                     got=f"batch_size={self.batch_size}",
                 )
 
-        self.params, self.state = parameters.copied(net.parameters), parameters.copied(net.state)
-        self.slots = tree_map(lambda slot: self.ops.asarray(slot), self.optimizer.init(self.params))
+        spread = self.placement.spread
+        self.params = spread(parameters.copied(net.parameters))
+        self.state = spread(parameters.copied(net.state))
+        slots = tree_map(lambda slot: self.ops.asarray(slot), self.optimizer.init(self.params))
+        self.slots = {name: spread(slot, slot=True) for name, slot in slots.items()}
         self.schedule_state = self.optimizer.schedule.initial_state()
         self.history = History()
         self.epoch = self.batch = self.t = 0
@@ -251,11 +267,12 @@ class Training:
         last = self.epochs if until is None else min(until, self.epochs)
         self._begin()
         try:
-            with _Interruption() as interruption, np.errstate(over="ignore", invalid="ignore"):  # see _check_finite
+            quiet = np.errstate(over="ignore", invalid="ignore")  # see _check_finite
+            with _Interruption() as interruption, quiet, self.placement.active():
                 while self.epoch < last and not self.history.stopped:
                     self._run_epoch(interruption)
                     self._stop_if_asked(interruption)
-        except TrainingError:
+        except (TrainingError, EngineError):
             self._finish(adopt=False)
             raise
         except BaseException:
@@ -278,12 +295,13 @@ class Training:
     def _finish(self, *, adopt: bool = True) -> None:
         with contextlib.ExitStack() as last:  # whatever a callback raises, the others end too
             if adopt:
-                last.callback(lambda: self.net.adopt(self.params, self.state))
+                home = self.placement.home
+                last.callback(lambda: self.net.adopt(home(self.params), home(self.state)))
             for callback in reversed(self.callbacks):
                 last.callback(callback.on_end, self)
 
     def _stop_if_asked(self, interruption: _Interruption) -> None:
-        if interruption.wanted:
+        if self.placement.agreed(bool(interruption.wanted), self.batch):
             self.save()
             interruption.carry_out()
 
@@ -297,7 +315,8 @@ class Training:
             self._tally.seconds = now - started
             self._call("on_update")
             self._stop_if_asked(interruption)
-            if self.directory and now - self._saved >= self.checkpoint_seconds:
+            due = now - self._saved >= self.checkpoint_seconds
+            if self.directory and self.placement.agreed(due, self.batch):
                 self.save()
         self._finish_epoch(started)
 
@@ -316,7 +335,8 @@ class Training:
         examples = order(len(self.source), seed=self.seed, epoch=epoch, shuffle=self.shuffle)
         for index in range(first, self.batches_per_epoch):
             chosen = examples[index * self.batch_size : (index + 1) * self.batch_size]
-            yield self.source.batch(chosen, partial(self.augmenter, epoch=epoch, index=index))
+            change = partial(self.augmenter, epoch=epoch, index=index) if self.augmenter.given else None
+            yield self.source.batch(chosen, change, self.placement)
 
     def _run_batch(self, batch: Batch) -> None:
         count = next(iter(batch.inputs.values())).shape[-1]
@@ -365,11 +385,12 @@ class Training:
         done = self.net.iteration(params, state, inputs, targets, weight=weight, mode=mode)
         before = parameters.copied(params) if self.layer_statistics else None
         params, slots = self.optimizer.update(self.ops, params, done.grads, slots, learning_rate=learning_rate, t=t)
-        params = self.net.projected(params)
+        params = self.placement.kept(self.net.projected(params))
+        slots = {name: self.placement.kept(slot, slot=True) for name, slot in slots.items()}
         layers = layer_norms(self.ops.xp, before, params, done.grads) if before else {}
         loss = done.losses.mean() if self.net.penalties else done.cost
         carried = None if keep is None else self.net.carried(done.caches, keep)
-        return params, done.state, slots, done.cost, loss, done.outputs, layers, carried
+        return params, self.placement.kept(done.state), slots, done.cost, loss, done.outputs, layers, carried
 
     def _run_truncated(self, batch: Batch, k1: int, k2: int) -> tuple[Any, Any, dict[str, Any]]:
         """Truncated back-propagation through time: updates on windows of k2 steps, k1 further each time.
@@ -407,7 +428,7 @@ class Training:
     def _finish_epoch(self, started: float) -> None:
         self._check_finite()
         train = self._tally.averages(with_cost=bool(self.net.penalties))
-        train |= judged(self.net, self.metrics, self._tally.seen)
+        train |= judged(self.net, self.metrics, [self.placement.home(each) for each in self._tally.seen])
         record: dict[str, Any] = {
             "epoch": self.epoch + 1,
             "step": self.t,
@@ -419,7 +440,13 @@ class Training:
             # A stateful layer goes on from batch to batch, which hence must hold the same streams as those of training.
             at_once = self.batch_size if self.net.stateful else max(self.batch_size, 256)
             record["validation"] = measured(
-                self.net, self.validation, self.metrics, at_once, params=self.params, state=self.state
+                self.net,
+                self.validation,
+                self.metrics,
+                at_once,
+                params=self.params,
+                state=self.state,
+                placement=self.placement,
             )
         if self._tally.layers:
             record["layers"] = self._tally.layer_averages()
@@ -434,7 +461,8 @@ class Training:
         if self.directory:
             self.directory.log(record)
             at_end = self.epoch == self.epochs or self.history.stopped
-            if at_end or time.monotonic() - self._saved >= min(1.0, self.checkpoint_seconds):
+            due = at_end or time.monotonic() - self._saved >= min(1.0, self.checkpoint_seconds)
+            if self.placement.agreed(bool(due), 0):
                 self.save()
 
     @property
@@ -520,6 +548,9 @@ class Training:
         for index, callback in enumerate(self.callbacks):
             arrays |= {f"callbacks/{index}/{path}": to_numpy(leaf) for path, leaf in callback.arrays().items()}
             remembered.append({"type": type(callback).__name__, "document": callback.document()})
+        if not self.placement.first:  # it has helped to gather what the first process writes
+            self._saved = time.monotonic()
+            return
         latest, previous = map(self.directory.checkpoint_path, (LATEST, PREVIOUS))
         with contextlib.suppress(OSError):  # a disk without hard links keeps one checkpoint only
             previous.unlink(missing_ok=True)
@@ -531,6 +562,7 @@ class Training:
                 "config": self.net.config(),
                 "preprocessing": self.net.preprocessing,
                 "settings": self.settings,
+                "mesh": None if self.placement.mesh is None else str(self.placement.mesh),
                 "position": {"epoch": self.epoch, "batch": self.batch, "t": self.t, "seconds": self._tally.seconds},
                 "schedule": self.schedule_state,
                 "history": self.history.to_document(),
@@ -569,10 +601,12 @@ class Training:
         self.epoch, self.batch, self.t = position["epoch"], position["batch"], position["t"]
         self._latest = max(0, self.epoch * self.batches_per_epoch + self.batch - 1)
         trees = {"parameters": {}, "state": {}, "slots": {}, "tally": {}, "callbacks": {}, **unflatten(arrays)}
-        on_engine = self.ops.asarray
-        self.params = tree_map(on_engine, parameters.fitted(trees["parameters"], self.params, self.net.dtype))
-        self.state = tree_map(on_engine, trees["state"])
-        self.slots = tree_map(on_engine, trees["slots"]) if trees["slots"] else self.slots
+        on_engine, spread = self.ops.asarray, self.placement.spread
+        self.params = spread(tree_map(on_engine, parameters.fitted(trees["parameters"], self.params, self.net.dtype)))
+        self.state = spread(tree_map(on_engine, trees["state"]))
+        if trees["slots"]:
+            slots = tree_map(on_engine, trees["slots"])
+            self.slots = {name: spread(slot, slot=True) for name, slot in slots.items()}
         self._tally = _Tally.from_tree(trees["tally"], position["seconds"])
         remembered = iter(enumerate(document["callbacks"]))
         for callback in self.callbacks:
@@ -657,7 +691,7 @@ class _Interruption:
     def carry_out(self) -> None:
         if self.wanted == signal.SIGINT:
             raise KeyboardInterrupt
-        raise SystemExit(128 + int(self.wanted or 0))
+        raise SystemExit(128 + int(self.wanted or signal.SIGTERM))  # or another process of the job was told to
 
     def __exit__(self, failure: object, *_: object) -> None:
         for number, handler in self._before.items():

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pellucid import metrics
+from pellucid.engines.mesh import Placement
 from pellucid.errors import ParameterError, unknown
 from pellucid.network.base import Network
 from pellucid.optimizers import global_norm
@@ -86,14 +87,15 @@ def measured(
     *,
     params: Tree | None = None,
     state: Tree | None = None,
+    placement: Placement | None = None,
 ) -> dict[str, float]:
-    """Mean loss and metrics of a source, with the network's own parameters or those given."""
+    """Mean loss and metrics of a source, with the network's own parameters or those given, lying as ``placement``."""
     params, state = net.parameters if params is None else params, net.state if state is None else state
     if net.stateful:  # these are other sequences than those that were run before
         state = {**state, **net.fresh_state()}
     totals: dict[str, float] = dict.fromkeys(net.losses, 0.0)
     batches = []
-    for batch in consecutive(source, batch_size):
+    for batch in consecutive(source, batch_size, placement):
         masks = net.masks(batch.masks)
         outputs, state = net.predicted(params, state, batch.inputs, masks)
         for name, loss in net.losses.items():
@@ -107,7 +109,7 @@ def measured(
     values = {"loss": sum(net.loss_weights[name] * mean for name, mean in means.items())}
     if len(means) > 1:
         values |= {f"{name}_loss": mean for name, mean in means.items()}
-    return values | judged(net, chosen, batches)
+    return values | judged(net, chosen, batches if placement is None else [placement.home(each) for each in batches])
 
 
 def seen(net: Network, batch: Batch, outputs: dict[str, Any], masks: dict[str, Any]) -> Seen:

@@ -45,12 +45,13 @@ class Resident:
 
     @staticmethod
     def fits(training: Training) -> bool:
-        """Whether a training can run so: an engine that compiles, examples that fit and are used as they are, at least
-        two batches, and no callback that has to see every update."""
+        """Whether a training can run so: one device, an engine that compiles, examples that fit and are used as they
+        are, at least two batches, and no callback that has to see every update."""
         source = training.source
         arrays = [*source.inputs.values(), *source.targets.values()]
         return (
             source.rows is None
+            and training.placement.mesh is None
             and bool(limit := training.ops.resident_bytes())
             and not any(isinstance(each, Sequences) for each in arrays)
             and sum(each.nbytes for each in arrays if isinstance(each, np.ndarray)) <= limit

@@ -37,8 +37,9 @@ def alexnet(
         fc7       4096, dropout ½                          4096          16,781,312
         fc8       1000                                     1000          4,097,000
 
-    A tower is a group: half of the maps, on a device of its own. Conv3 and the fully connected layers read both towers.
-    ReLU after every layer but the last. LRN has k = 2, n = 5, α = 1e-4 not divided by n, β = 0.75.
+    A tower is a group: half of the maps, LRN within them, on a device of its own with ``mesh="model=2"``. Conv3 and the
+    fully connected layers read both towers. ReLU after every layer but the last. LRN has k = 2, n = 5, α = 1e-4 not
+    divided by n, β = 0.75.
 
     Arguments:
         input_shape: (channels, height, width). 224×224 gets the padding that makes 227 of it; smaller than 96 pixels,
@@ -70,10 +71,10 @@ def alexnet(
 
     return Sequential(
         conv(1, 96, ones=False, **first),
-        LocalResponseNorm(),
+        LocalResponseNorm(groups=groups),
         MaxPool2D(3, 2),
         conv(2, 256, ones=True, kernel=5, padding=2, groups=groups),
-        LocalResponseNorm(),
+        LocalResponseNorm(groups=groups),
         MaxPool2D(3, 2),
         conv(3, 384, ones=False, kernel=3, padding=1),
         conv(4, 384, ones=True, kernel=3, padding=1, groups=groups),
@@ -101,7 +102,7 @@ def small(input_shape: Sequence[int], outputs: int, *, width: float = 0.25, **op
 _SOURCE = "Krizhevsky, Sutskever and Hinton 2012, ImageNet Classification with Deep Convolutional Neural Networks"
 _DEVIATIONS = (
     "227×227 images, or 224×224 padded by 1 before and 2 behind: 224, as printed, does not give 55×55",
-    "the towers are groups of one network on one device",
+    "the towers are groups of one network, on one device unless mesh='model=2' gives each its own",
     "the learning rate falls along a cosine instead of by hand; no images of ImageNet, no colour jitter, no ten crops",
 )
 ENTRIES = (

@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental import multihost_utils
 
 from pellucid.data.storage import data_home
 from pellucid.engines.base import Array, Ops, Window
 from pellucid.engines.cells import CELLS
+from pellucid.engines.jax import towers
 from pellucid.errors import EngineError
 from pellucid.trees import Tree
 
@@ -54,6 +56,8 @@ class JaxOps(Ops):
         return jnp.asarray(values, dtype=dtype)
 
     def to_numpy(self, A):
+        if isinstance(A, jax.Array) and not (A.is_fully_addressable or A.is_fully_replicated):
+            return multihost_utils.process_allgather(A, tiled=True)
         return np.asarray(A)
 
     def compile(self, step, *, given_away=(), static=()):
@@ -68,6 +72,14 @@ class JaxOps(Ops):
     def resident_bytes(self):
         counted = jax.local_devices()[0].memory_stats() or {}
         return counted.get("bytes_limit", 4 << 30) // 4
+
+    def placement(self, mesh, units):
+        from pellucid.engines.jax.placement import OnMesh
+
+        return super().placement(None, units) if mesh is None else OnMesh(self, mesh, units)
+
+    def scope(self, name):
+        return jax.named_scope(name)
 
     def padded_steps(self, T):
         # Each T is compiled by itself: four of them to every doubling, so at most a quarter of the steps is padding.
@@ -94,10 +106,14 @@ class JaxOps(Ops):
     # --- affine
 
     def affine(self, W, A_prev, b):
+        if mesh := towers.over(len(W), steps=A_prev.ndim == 3):
+            return towers.forward(mesh, lambda W, A, b, _: self.affine(W, A, b), W, A_prev, b)
         Z = _product(*self._operands(W, A_prev))
         return Z if b is None else Z + b
 
     def affine_dW(self, dZ, A_prev):
+        if mesh := towers.over(dZ.shape[-2], steps=dZ.ndim == 3):
+            return towers.dW(mesh, lambda dZ, A, _: self.affine_dW(dZ, A), dZ, A_prev)
         steps = "" if dZ.ndim == 2 else "t"
         return _einsum(f"{steps}im,{steps}jm->ij", *self._operands(dZ, A_prev)) * (1.0 / dZ.shape[-1])
 
@@ -106,6 +122,8 @@ class JaxOps(Ops):
         return dZ.sum(axis=over).reshape(-1, 1) * (1.0 / dZ.shape[-1])
 
     def affine_dA(self, W, dZ):
+        if mesh := towers.over(len(W), steps=dZ.ndim == 3):
+            return towers.dA(mesh, lambda W, dZ, *_: self.affine_dA(W, dZ), W, dZ, W.shape[1])
         W, dZ = self._operands(W, dZ)
         return _product(W.T, dZ)
 
@@ -120,6 +138,9 @@ class JaxOps(Ops):
     # --- convolution: all three are one kind of convolution to XLA, which takes the axes in any order
 
     def convolution(self, W, A_prev, b, window, groups):
+        if mesh := towers.over(len(W), groups=groups):
+            own = partial(self.convolution, window=window)
+            return towers.forward(mesh, lambda W, A, b, g: own(W, A, b, groups=g), W, A_prev, b, groups)
         W, A_prev = self._operands(W, A_prev)
         s = "XYZ"[: len(window.kernel)]
         Z = _convolved(
@@ -134,6 +155,9 @@ class JaxOps(Ops):
         return Z if b is None else Z + b
 
     def convolution_dW(self, dZ, A_prev, window, groups):
+        if mesh := towers.over(len(dZ), groups=groups):
+            own = partial(self.convolution_dW, window=window)
+            return towers.dW(mesh, lambda dZ, A, g: own(dZ, A, groups=g), dZ, A_prev, groups)
         dZ, A_prev = self._operands(dZ, A_prev)
         # Channels as examples, examples as channels; dZ is the kernel. Stride and dilation change places.
         s = "XYZ"[: len(window.kernel)]
@@ -153,6 +177,12 @@ class JaxOps(Ops):
         return db.reshape(-1, *(1,) * (dZ.ndim - 1))
 
     def convolution_dA(self, W, dZ, shape, window, groups):
+        if mesh := towers.over(len(W), groups=groups):
+
+            def own(W: Array, dZ: Array, channels: int, groups: int) -> Array:
+                return self.convolution_dA(W, dZ, (channels, *shape[1:-1], dZ.shape[-1]), window, groups)
+
+            return towers.dA(mesh, own, W, dZ, shape[0], groups)
         W, dZ = self._operands(W, dZ)
         # dZ with zeros between its places, under the kernel turned around, its units and channels exchanged.
         s = "XYZ"[: len(window.kernel)]
