@@ -160,9 +160,9 @@ def steps_as_examples(xp: Any, A: Any, mask: Any = None) -> Any:
 def examples_as_steps(xp: Any, A: Any, T: int, mask: Any = None) -> Any:
     """(…, T m) as (T, …, m) again, the way back from `steps_as_examples`; zeros where the mask is False."""
     if mask is not None:
-        whole = xp.zeros((*A.shape[:-1], *mask.shape), A.dtype)
-        whole[..., mask] = A
-        return xp.moveaxis(whole, -2, 0)
+        place = xp.cumsum(mask.reshape(-1)).reshape(mask.shape) - 1
+        with_zero = xp.concatenate([A, xp.zeros((*A.shape[:-1], 1), A.dtype)], axis=-1)
+        return xp.moveaxis(with_zero[..., xp.where(mask, place, -1)], -2, 0)
     return xp.moveaxis(A.reshape(*A.shape[:-1], T, A.shape[-1] // T), -2, 0)
 
 

@@ -61,13 +61,14 @@ class JaxOps(Ops):
         return np.asarray(A)
 
     def compile(self, step, *, given_away=(), static=()):
-        return _explaining(jax.jit(step, donate_argnames=given_away, static_argnames=static))
+        return _run(jax.jit(_of_ordered(step), donate_argnames=given_away, static_argnames=static))
 
     def looped(self, step):
         def loop(carry: Any, data: Any, each: Any) -> Any:
-            return lax.scan(lambda carry, entry: step(carry, data, entry), carry, each)
+            ordered = _of_ordered(step)
+            return lax.scan(lambda carry, entry: ordered(carry, data, entry), carry, each)
 
-        return _explaining(jax.jit(loop, donate_argnums=0))
+        return _run(jax.jit(loop, donate_argnums=0))
 
     def resident_bytes(self):
         counted = jax.local_devices()[0].memory_stats() or {}
@@ -448,13 +449,58 @@ def _spread(A: Array, tap: tuple[int, ...], shape: tuple[int, ...] | None, windo
 _NOT_COMPILABLE = (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError)
 
 
-def _explaining(compiled: Callable) -> Callable:
-    """The compiled function, its failures in our words."""
+@jax.tree_util.register_pytree_node_class
+class _Ordered:
+    """A dictionary that keeps its order: JAX sorts the names of those it is given."""
+
+    def __init__(self, names: tuple[str, ...], values: tuple[Any, ...]) -> None:
+        self.names, self.values = names, values
+
+    def tree_flatten(self) -> Any:
+        return self.values, self.names
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple[str, ...], values: tuple[Any, ...]) -> _Ordered:
+        return cls(names, values)
+
+
+def _ordered(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return _Ordered(tuple(tree), tuple(map(_ordered, tree.values())))
+    return _each(_ordered, tree)
+
+
+def _plain(tree: Any) -> Any:
+    if isinstance(tree, _Ordered):
+        return dict(zip(tree.names, map(_plain, tree.values), strict=True))
+    return _each(_plain, tree)
+
+
+def _each(function: Callable, tree: Any) -> Any:
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*map(function, tree))
+    return type(tree)(map(function, tree)) if isinstance(tree, (tuple, list)) else tree
+
+
+def _of_ordered(step: Callable) -> Callable:
+    """The step, of trees whose dictionaries are `_Ordered`."""
+
+    @wraps(step)
+    def run(*arguments: Any, **options: Any) -> Any:
+        given = {name: _plain(value) for name, value in options.items()}
+        return _ordered(step(*map(_plain, arguments), **given))
+
+    return run
+
+
+def _run(compiled: Callable) -> Callable:
+    """The compiled function of trees as they are, its failures in our words."""
 
     @wraps(compiled)
     def run(*arguments: Any, **options: Any) -> Any:
+        given = {name: _ordered(value) for name, value in options.items()}
         try:
-            return compiled(*arguments, **options)
+            return _plain(compiled(*map(_ordered, arguments), **given))
         except (jax.errors.JaxRuntimeError, *_NOT_COMPILABLE) as failure:
             raise _explained(failure) from failure
 

@@ -1,0 +1,186 @@
+"""Training on the JAX engine: the same numbers as the reference, in compiled steps and in one loop over resident data."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+import pellucid as pl
+from pellucid import engines
+from pellucid.errors import EngineError
+from pellucid.runs import Run
+from pellucid.training.batches import Batch, ahead
+from pellucid.training.resident import Resident
+from pellucid.trees import leaves
+
+jax = pytest.importorskip("jax", reason="JAX is not installed")
+
+DATA = np.random.default_rng(3)
+X, Y = DATA.normal(size=(70, 6)), DATA.integers(3, size=70)
+X[np.arange(70), Y] += 2.0
+WEIGHT = DATA.uniform(0.5, 1.5, 70)
+
+
+class EveryUpdate(pl.Callback):
+    """Has to see every update, so there is no loop over them."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_update(self, training):
+        self.seen.append(training.t)
+
+
+def mlp(engine, dtype="float64", **options):
+    hidden = [pl.Dense(8, "tanh", regularizer="l2(0.01)"), pl.BatchNorm(), pl.Dense(3)]
+    return pl.Sequential(*hidden, input_shape=6, loss="softmax_cross_entropy", engine=engine, dtype=dtype, **options)
+
+
+def trained(net, *, x=X, y=Y, **options):
+    given = {"epochs": 3, "batch_size": 16, "optimizer": "adam(cosine(0.05))", "progress": False, **options}
+    return net, net.fit(x, y, **given)
+
+
+def assert_same_trees(one, other, tolerance):
+    assert [path for path, _ in leaves(one)] == [path for path, _ in leaves(other)]
+    for (path, W), (_, V) in zip(leaves(one), leaves(other), strict=True):
+        np.testing.assert_allclose(np.asarray(W), np.asarray(V), rtol=tolerance, atol=tolerance, err_msg=path)
+
+
+@pytest.mark.parametrize("callbacks", [[], [EveryUpdate()]], ids=["in one loop", "step by step"])
+def test_training_gives_the_references_numbers(callbacks):
+    options = {"validation": 0.2, "layer_statistics": True}
+    net, history = trained(mlp("jax"), callbacks=callbacks, **options)
+    twin, expected = trained(mlp("numpy"), **options)
+    assert_same_trees(net.parameters, twin.parameters, 1e-9)
+    assert_same_trees(net.state, twin.state, 1e-9)
+    for mine, theirs in zip(history, expected, strict=True):
+        assert mine["step"] == theirs["step"]
+        for part in ("train", "validation", "layers"):
+            assert_same_trees(mine[part], theirs[part], 1e-9)
+    np.testing.assert_allclose(net.predict(X), twin.predict(X), rtol=1e-9)
+    if callbacks:
+        assert callbacks[0].seen == list(range(1, 1 + history.records[-1]["step"]))
+
+
+def test_weights_and_float32_in_the_loop_as_step_by_step():
+    in_loop, history = trained(mlp("jax", "float32"), sample_weight=WEIGHT)
+    by_step, expected = trained(mlp("jax", "float32"), sample_weight=WEIGHT, callbacks=[EveryUpdate()])
+    assert_same_trees(in_loop.parameters, by_step.parameters, 2e-4)
+    assert {W.dtype for _, W in leaves(in_loop.parameters)} == {np.dtype("float32")}
+    np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-5)
+    assert history["accuracy"] == pytest.approx(expected["accuracy"])
+
+
+def test_sequences_of_many_lengths_are_padded_to_few():
+    ops = engines.get("jax")
+    padded = {ops.padded_steps(T) for T in range(1, 400)}
+    assert all(T <= ops.padded_steps(T) <= max(T, 1.25 * T + 1) for T in range(1, 400))
+    assert len(padded) < 36
+    rng = np.random.default_rng(0)
+    x = pl.Sequences([rng.normal(size=(T, 2)) for T in rng.integers(3, 30, 24)])
+    y = rng.integers(2, size=24)
+
+    def net(engine):
+        layers = [pl.LSTM(4), pl.Dense(2)]
+        return pl.Sequential(
+            *layers, input_shape=(None, 2), loss="softmax_cross_entropy", engine=engine, dtype="float64"
+        )
+
+    mine, _ = trained(net("jax"), x=x, y=y, batch_size=8)
+    twin, _ = trained(net("numpy"), x=x, y=y, batch_size=8)
+    assert_same_trees(mine.parameters, twin.parameters, 1e-9)
+    np.testing.assert_allclose(mine.predict(x), twin.predict(x), rtol=1e-9)
+
+
+def test_a_run_interrupted_between_loops_goes_on_to_the_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr("pellucid.training.resident.MOST", 2)
+    whole, _ = trained(mlp("jax"))
+
+    class Stop(pl.Callback):
+        every_update = False
+
+        def on_update(self, training):
+            if training.t == 9:
+                raise KeyboardInterrupt
+
+    Run.create(tmp_path / "run", config={}, environment={}).close()
+    with pytest.raises(KeyboardInterrupt):
+        trained(mlp("jax"), run=tmp_path / "run", checkpoint_seconds=0.0, callbacks=[Stop()])
+    resumed, history = trained(mlp("jax"), run=tmp_path / "run", resume=True)
+    assert len(history) == 3
+    assert_same_trees(resumed.parameters, whole.parameters, 0.0)
+
+
+def test_what_cannot_stay_on_the_device_is_run_step_by_step(monkeypatch):
+    made = []
+    monkeypatch.setattr(Resident, "__init__", lambda self, training: made.append(training))
+    ops = engines.get("jax")
+    monkeypatch.setattr(type(ops), "resident_bytes", lambda self: X.nbytes - 1)
+    trained(mlp("jax"), epochs=1)
+    assert not made
+    _, history = trained(mlp("jax"), epochs=1, callbacks=[EveryUpdate()])
+    assert history.records[0]["step"] == 5
+
+
+def test_batches_made_ahead_are_the_same_and_their_failures_are_raised():
+    batches = [Batch({"input": np.full(2, i)}, {}, None) for i in range(5)]
+    assert [b.inputs["input"][0] for b in ahead(iter(batches), 2)] == [0, 1, 2, 3, 4]
+
+    def failing():
+        yield batches[0]
+        raise OSError("the disk is gone")
+
+    made = ahead(failing(), 2)
+    next(made)
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(made)
+    begun = []
+
+    def endless():
+        while True:
+            begun.append(1)
+            yield batches[0]
+
+    made = ahead(endless(), 2)
+    next(made)
+    made.close()
+    assert len(begun) < 10
+
+
+def test_the_device_out_of_memory_says_what_to_do():
+    def step(A):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.\nmore")
+
+    with pytest.raises(EngineError, match=r"(?s)out of memory.*99 bytes.*smaller batch_size"):
+        engines.get("jax").compile(step)(np.zeros(2))
+
+
+def test_a_layer_that_looks_at_the_numbers_is_told_so():
+    class Looking(pl.Layer):
+        def output_shape(self, input_shape):
+            return input_shape
+
+        def forward(self, ops, params, A_prev, *, mode=None):
+            return (A_prev if A_prev.sum() > 0 else -A_prev), None
+
+        def backward(self, ops, params, cache, dA, *, input_gradient=True):
+            return dA, {}
+
+    net = pl.Sequential(pl.Dense(4), Looking(), pl.Dense(3), input_shape=6, loss="mse", engine="jax")
+    with pytest.raises(EngineError, match=r"(?s)decides by the numbers.*ops.xp.where"):
+        net.fit(X, np.eye(3)[Y], epochs=1, progress=False)
+
+
+def test_without_jax_the_message_says_how_to_get_it(monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "jax" else real(name, *rest))
+    engines.known.cache_clear()
+    try:
+        with pytest.raises(EngineError, match=r"(?s)jax engine cannot run here.*pellucid\[jax\]"):
+            pl.Sequential(pl.Dense(1), input_shape=1, engine="jax")
+    finally:
+        monkeypatch.undo()
+        engines.known.cache_clear()
