@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import shutil
@@ -32,9 +33,10 @@ SECONDS = 0.15  # of one turn, about
 
 
 class Work(NamedTuple):
-    """What is timed: ``layers`` are widths of dense layers; before them (channels, kernel, padding) and "pool", or
-    ("rnn" | "lstm" | "gru", units), whose last state the next layer sees; input_shape is then (T, n_x). In bfloat16
-    PyTorch runs under autocast."""
+    """What is timed: ``layers`` are widths of dense layers and ("dropout", rate); before them (channels, kernel,
+    padding[, stride[, groups]]), ("pool", kernel, stride), "pool" for ("pool", 2, 2) and "lrn"; or ("rnn" | "lstm" |
+    "gru", units), whose last state the next layer sees; input_shape is then (T, n_x). In bfloat16 PyTorch runs under
+    autocast."""
 
     kind: str  # train: one step on one batch, Adam included · predict: examples first, to outputs · epoch: all batches
     input_shape: tuple[int, ...]
@@ -42,6 +44,13 @@ class Work(NamedTuple):
     m: int
     examples: int = 0
     precision: str = "float32"
+    device: str = "cpu"  # or cuda
+
+    @classmethod
+    def read(cls, said: list[Any]) -> Work:
+        """What JSON has made of one."""
+        kind, input_shape, layers, *rest = said
+        return cls(kind, tuple(input_shape), tuple(tuple(x) if isinstance(x, list) else x for x in layers), *rest)
 
 
 MLP = ((784,), (128, 10))
@@ -155,25 +164,13 @@ def pellucid(engine: str) -> Callable[[Work], Callable[[], Any]]:
         from pellucid.layers.base import Mode
         from pellucid.training.batches import Source
         from pellucid.training.loop import Training
+        from pellucid.trees import tree_map
 
-        layers: list[Any] = []
-        for each in work.layers:
-            if each == "pool":
-                layers.append(pl.MaxPool2D(2))
-            elif isinstance(each, tuple) and each[0] in GATES:
-                layers.append({"rnn": pl.SimpleRNN, "lstm": pl.LSTM, "gru": pl.GRU}[each[0]](each[1]))
-            elif isinstance(each, tuple):
-                layers.append(pl.Conv2D(each[0], each[1], "relu", padding=each[2]))
-            else:
-                if layers and isinstance(layers[-1], pl.MaxPool2D):
-                    layers.append(pl.Flatten())
-                layers.append(pl.Dense(each, "relu" if each is not work.layers[-1] else "identity"))
-        options: dict[str, Any] = {"engine": engine, "precision": work.precision}
-        net = pl.Sequential(*layers, input_shape=work.input_shape, loss="softmax_cross_entropy", **options)
+        net = pellucid_network(work, engine)
         x, y = data(work)
         if work.kind == "predict":
             return lambda: net.predict(x)
-        if work.kind == "epoch":
+        if work.kind == "epoch" or engine == "jax":
             training = Training(
                 net,
                 Source(net, x, y),
@@ -189,7 +186,18 @@ def pellucid(engine: str) -> Callable[[Work], Callable[[], Any]]:
                 run=None,
                 checkpoint_seconds=60.0,
             )
-            return lambda: training.run(until=training.epoch + 1)
+            if work.kind == "epoch":
+                return lambda: training.run(until=training.epoch + 1)
+            batch = training.source.batch(np.arange(len(x)))
+            on_device = batch._replace(
+                inputs=tree_map(net.ops.asarray, batch.inputs), targets=tree_map(net.ops.asarray, batch.targets)
+            )
+
+            def update() -> Any:
+                training._run_update(on_device, {})
+                return training.params
+
+            return update
         inputs, targets, *_ = Source(net, x, y).batch(np.arange(len(x)))
         adam = pl.Adam(LEARNING_RATE)
         params, slots, t = net.parameters, adam.init(net.parameters), 0
@@ -206,8 +214,34 @@ def pellucid(engine: str) -> Callable[[Work], Callable[[], Any]]:
     return make
 
 
+def pellucid_network(work: Work, engine: str) -> Any:
+    """The network as pellucid's."""
+    import pellucid as pl
+
+    layers: list[Any] = []
+    for each, (before, _) in zip(work.layers, pairwise(shapes(work)), strict=True):
+        if each == "pool":
+            layers.append(pl.MaxPool2D(2))
+        elif each == "lrn":
+            layers.append(pl.LocalResponseNorm())
+        elif isinstance(each, int):
+            layers += [pl.Flatten()] if len(before) == 3 else []
+            layers.append(pl.Dense(each, "relu" if each is not work.layers[-1] else "identity"))
+        elif each[0] == "pool":
+            layers.append(pl.MaxPool2D(*each[1:]))
+        elif each[0] == "dropout":
+            layers.append(pl.Dropout(each[1]))
+        elif each[0] in GATES:
+            layers.append({"rnn": pl.SimpleRNN, "lstm": pl.LSTM, "gru": pl.GRU}[each[0]](each[1]))
+        else:
+            units, kernel, padding, stride, groups = (*each, 1, 1)[:5]
+            layers.append(pl.Conv2D(units, kernel, "relu", stride=stride, padding=padding, groups=groups))
+    options: dict[str, Any] = {"engine": engine, "precision": work.precision}
+    return pl.Sequential(*layers, input_shape=work.input_shape, loss="softmax_cross_entropy", **options)
+
+
 def torch(
-    *, channels_last: bool = False, batch_first: bool = False, compiled: bool = False
+    *, channels_last: bool = False, batch_first: bool = False, compiled: bool = False, mode: str | None = None
 ) -> Callable[[Work], Callable[[], Any]]:
     """PyTorch with fused Adam; a sequence lies steps first, or examples first."""
 
@@ -217,24 +251,28 @@ def torch(
 
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         torch.manual_seed(0)
+        torch.set_float32_matmul_precision("high" if work.precision == "tf32" else "highest")
+        torch.backends.cudnn.allow_tf32 = work.precision == "tf32"
+        torch.backends.cudnn.benchmark = True
         layout = torch.channels_last if channels_last else torch.contiguous_format
         if channels_last and len(work.input_shape) != 3:
             raise NotImplementedError("no channels")
         sequence = len(work.input_shape) == 2
         if batch_first and not sequence:
             raise NotImplementedError("no sequence")
-        net = torch_network(work, batch_first)
+        net = torch_network(work, batch_first).to(work.device)
         if len(work.input_shape) == 3:
             net = net.to(memory_format=layout)
-        compiled_or_not = torch.compile(net) if compiled else net
+        compiled_or_not = torch.compile(net, mode=mode) if compiled else net
         rounding = work.precision == "bfloat16"
 
         def run(X: Any) -> Any:
-            with torch.autocast("cpu", torch.bfloat16, enabled=rounding):
+            with torch.autocast(work.device, torch.bfloat16, enabled=rounding):
                 return compiled_or_not(X)
 
         x, y = data(work)
-        X, Y, loss = torch.from_numpy(x), torch.from_numpy(y), nn.CrossEntropyLoss()
+        X, Y = torch.from_numpy(x).to(work.device), torch.from_numpy(y).to(work.device)
+        loss = nn.CrossEntropyLoss()
         if sequence and not batch_first:
             X = X.transpose(0, 1).contiguous()
         if len(work.input_shape) == 3:
@@ -255,7 +293,7 @@ def torch(
             adam.step()
 
         def epoch() -> None:
-            order = torch.randperm(len(X))
+            order = torch.randperm(len(X), device=work.device)
             for start in range(0, len(X), work.m):
                 chosen = order[start : start + work.m]
                 step(X[chosen], Y[chosen])
@@ -281,25 +319,24 @@ def torch_network(work: Work, batch_first: bool = False) -> Any:
             return A[:, -1] if batch_first else A[-1]
 
     layers: list[Any] = []
-    shape = work.input_shape
-    for each in work.layers:
+    for each, (before, _) in zip(work.layers, pairwise(shapes(work)), strict=True):
         if each == "pool":
             layers.append(nn.MaxPool2d(2))
-            shape = (shape[0], shape[1] // 2, shape[2] // 2)
-        elif isinstance(each, tuple) and each[0] in GATES:
+        elif each == "lrn":
+            layers.append(nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0))  # its α is divided by n
+        elif isinstance(each, int):
+            layers += [nn.Flatten()] if len(before) == 3 else []
+            layers += [nn.Linear(math.prod(before), each), nn.ReLU()]
+        elif each[0] == "pool":
+            layers.append(nn.MaxPool2d(*each[1:]))
+        elif each[0] == "dropout":
+            layers.append(nn.Dropout(each[1]))
+        elif each[0] in GATES:
             kind = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[each[0]]
-            layers.append(Last(kind(shape[1], each[1], batch_first=batch_first)))
-            shape = (each[1],)
-        elif isinstance(each, tuple):
-            units, kernel, padding = each
-            layers += [nn.Conv2d(shape[0], units, kernel, padding=padding), nn.ReLU()]
-            shape = (units, shape[1] + 2 * padding - kernel + 1, shape[2] + 2 * padding - kernel + 1)
+            layers.append(Last(kind(before[1], each[1], batch_first=batch_first)))
         else:
-            if len(shape) == 3:
-                layers.append(nn.Flatten())
-                shape = (shape[0] * shape[1] * shape[2],)
-            layers += [nn.Linear(shape[0], each), nn.ReLU()]
-            shape = (each,)
+            units, kernel, padding, stride, groups = (*each, 1, 1)[:5]
+            layers += [nn.Conv2d(before[0], units, kernel, stride, padding, groups=groups), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 
@@ -324,84 +361,96 @@ def scikit_learn(work: Work) -> Callable[[], Any]:
 
 
 def jax(work: Work) -> Callable[[], Any]:
-    """JAX: the whole step under one jit, its memory donated, optax's Adam; float32."""
-    if work.precision != "float32":
-        raise NotImplementedError("float32 only")
+    """JAX: the whole step under one jit, its memory donated, optax's Adam; in bfloat16 the activations are so too."""
     import jax
     import jax.numpy as jnp
     import numpy as np
 
+    jax.config.update("jax_default_matmul_precision", "tensorfloat32" if work.precision == "tf32" else "float32")
+    rounded = jnp.bfloat16 if work.precision == "bfloat16" else jnp.float32
     rng = np.random.default_rng(0)
-    shape, params = work.input_shape, []
-    for each in work.layers:
-        if each == "pool":
-            shape = (shape[0], shape[1] // 2, shape[2] // 2)
-        elif isinstance(each, tuple) and each[0] in GATES:
-            n, G = each[1], GATES[each[0]]
-            sizes = ((shape[1], G * n), (n, G * n), (G * n,), (n,))  # the last is the GRU's c
-            params.append(tuple((rng.normal(size=size) / np.sqrt(n)).astype(np.float32) for size in sizes))
-            shape = (n,)
-        elif isinstance(each, tuple):
-            units, kernel, padding = each
-            W = rng.normal(size=(kernel, kernel, shape[0], units)) / np.sqrt(kernel * kernel * shape[0])
-            params.append((W.astype(np.float32), np.zeros(units, np.float32)))
-            shape = (units, shape[1] + 2 * padding - kernel + 1, shape[2] + 2 * padding - kernel + 1)
-        else:
-            n = int(np.prod(shape))
-            params.append(((rng.normal(size=(n, each)) / np.sqrt(n)).astype(np.float32), np.zeros(each, np.float32)))
-            shape = (each,)
 
-    def forward(params: Any, A: Any) -> Any:
-        own = iter(params)
-        for each in work.layers:
-            if each == "pool":
-                A = jax.lax.reduce_window(A, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
-                continue
-            if isinstance(each, tuple) and each[0] in GATES:
-                A = jax_recurrent(each[0], *next(own), A)
-                continue
-            W, b = next(own)
-            if isinstance(each, tuple):
-                pads = [(each[2], each[2])] * 2
-                A = jax.lax.conv_general_dilated(A, W, (1, 1), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")) + b
-            else:
+    def drawn(*size: int, fan_in: int) -> Any:
+        return (rng.normal(size=size) / np.sqrt(fan_in)).astype(np.float32)
+
+    params: list[Any] = []
+    for each, (before, _) in zip(work.layers, pairwise(shapes(work)), strict=True):
+        if isinstance(each, int):
+            n = math.prod(before)
+            params.append((drawn(n, each, fan_in=n), np.zeros(each, np.float32)))
+        elif each[0] in GATES:
+            n, G = each[1], GATES[each[0]]
+            sizes = ((before[1], G * n), (n, G * n), (G * n,), (n,))  # the last is the GRU's c
+            params.append(tuple(drawn(*size, fan_in=n) for size in sizes))
+        elif isinstance(each[0], int):
+            units, kernel, _, _, groups = (*each, 1, 1)[:5]
+            size = (kernel, kernel, before[0] // groups, units)
+            params.append((drawn(*size, fan_in=math.prod(size[:3])), np.zeros(units, np.float32)))
+
+    def forward(params: Any, A: Any, key: Any) -> Any:
+        own, A = iter(jax.tree.map(lambda W: W.astype(rounded), params)), A.astype(rounded)
+        for index, each in enumerate(work.layers):
+            if each == "pool" or (isinstance(each, tuple) and each[0] == "pool"):
+                k, s = (2, 2) if each == "pool" else each[1:]
+                A = jax.lax.reduce_window(A, -jnp.inf, jax.lax.max, (1, k, k, 1), (1, s, s, 1), "VALID")
+            elif each == "lrn":
+                squares = jax.lax.reduce_window(A * A, 0.0, jax.lax.add, (1, 1, 1, 5), (1, 1, 1, 1), "SAME")
+                A = A * (2.0 + 1e-4 * squares) ** -0.75
+            elif isinstance(each, int):
+                W, b = next(own)
                 A = A.reshape(len(A), -1) @ W + b
-            A = A if each is work.layers[-1] else jax.nn.relu(A)
-        return A
+                A = A if each is work.layers[-1] else jax.nn.relu(A)
+            elif each[0] == "dropout":
+                if work.kind != "predict":
+                    kept = jax.random.bernoulli(jax.random.fold_in(key, index), 1 - each[1], A.shape)
+                    A = jnp.where(kept, A / (1 - each[1]), 0)
+            elif each[0] in GATES:
+                A = jax_recurrent(each[0], *next(own), A)
+            else:
+                _, _, padding, stride, groups = (*each, 1, 1)[:5]
+                (W, b), axes = next(own), ("NHWC", "HWIO", "NHWC")
+                pads = [(padding, padding)] * 2
+                A = jax.lax.conv_general_dilated(
+                    A, W, (stride, stride), pads, dimension_numbers=axes, feature_group_count=groups
+                )
+                A = jax.nn.relu(A + b)
+        return A.astype(jnp.float32)
 
     x, y = data(work)
     if x.ndim == 4:
         x = np.ascontiguousarray(np.moveaxis(x, 1, -1))
     if work.kind == "predict":
-        say = jax.jit(lambda params, x: jax.nn.softmax(forward(params, x)))
+        say = jax.jit(lambda params, x: jax.nn.softmax(forward(params, x, None)))
         params = jax.device_put(params)
         return lambda: np.asarray(say(params, x))
     import optax
 
     adam = optax.adam(LEARNING_RATE)
 
-    def cost(params: Any, X: Any, Y: Any) -> Any:
-        return optax.softmax_cross_entropy_with_integer_labels(forward(params, X), Y).mean()
+    def cost(params: Any, X: Any, Y: Any, key: Any) -> Any:
+        return optax.softmax_cross_entropy_with_integer_labels(forward(params, X, key), Y).mean()
 
-    def update(params: Any, memory: Any, X: Any, Y: Any) -> Any:
-        changes, memory = adam.update(jax.grad(cost)(params, X, Y), memory)
-        return optax.apply_updates(params, changes), memory
+    def update(params: Any, memory: Any, key: Any, X: Any, Y: Any) -> Any:
+        key, own = jax.random.split(key)
+        changes, memory = adam.update(jax.grad(cost)(params, X, Y, own), memory)
+        return optax.apply_updates(params, changes), memory, key
 
-    compiled = jax.jit(update, donate_argnums=(0, 1))
-    now = (jax.device_put(params), adam.init(params))
+    compiled = jax.jit(update, donate_argnums=(0, 1, 2))
+    now = (jax.device_put(params), adam.init(params), jax.random.key(0))
     X, Y = jax.device_put(x), jax.device_put(y)
 
-    def step() -> None:
+    def step() -> Any:
         nonlocal now
-        now = jax.block_until_ready(compiled(*now, X, Y))
+        now = compiled(*now, X, Y)
+        return now
 
-    def epoch() -> None:
+    def epoch() -> Any:
         nonlocal now
         order = rng.permutation(len(x))
         for start in range(0, len(x), work.m):
             chosen = order[start : start + work.m]
             now = compiled(*now, x[chosen], y[chosen])
-        jax.block_until_ready(now)
+        return now
 
     return epoch if work.kind == "epoch" else step
 
@@ -431,6 +480,7 @@ def jax_recurrent(cell: str, W: Any, U: Any, b: Any, c: Any, X: Any) -> Any:
 CONTENDERS: dict[str, Callable[[Work], Callable[[], Any]]] = {
     "native": pellucid("native"),
     "numpy": pellucid("numpy"),
+    "jax engine": pellucid("jax"),
     "torch": torch(),
     "torch channels_last": torch(channels_last=True),
     "torch batch_first": torch(batch_first=True),
@@ -438,45 +488,59 @@ CONTENDERS: dict[str, Callable[[Work], Callable[[], Any]]] = {
     "scikit-learn": scikit_learn,
     "jax": jax,
 }
-OURS = ("native", "numpy")
+OURS = ("native", "numpy", "jax engine", "pellucid", "pellucid scan")
 
 
 # --- the contest ------------------------------------------------------------------------------------------------------
 
 
-def serve(contender: str) -> None:
-    """A contender's process: reads a work to prepare, or how often to do it, and answers with seconds for one."""
+def serve(contender: str, contenders: dict[str, Callable[[Work], Callable[[], Any]]]) -> None:
+    """A contender's process: reads a work to prepare, or how often to do it, and answers with seconds for one. What
+    does several steps at once says so in its attribute ``steps``."""
     answers, sys.stdout = sys.stdout, sys.stderr
     do: Callable[[], Any] = lambda: None  # noqa: E731
     for line in sys.stdin:
         order = json.loads(line)
         if "peak" in order:
-            print(peak_bytes(do), file=answers, flush=True)
+            print(json.dumps(peak_bytes(contender, do)), file=answers, flush=True)
             continue
         try:
             if "work" in order:
-                kind, input_shape, layers, m, examples, precision = order["work"]
-                layers = tuple(tuple(each) if isinstance(each, list) else each for each in layers)
-                do = CONTENDERS[contender](Work(kind, tuple(input_shape), layers, m, examples, precision))
-                do()
+                do = contenders[contender](Work.read(order["work"]))
+                settle(do())
+            times, made = order.get("times", 1), None
             wall, cpu = time.perf_counter(), time.process_time()
-            for _ in range(order.get("times", 1)):
-                do()
-            times = order.get("times", 1)
-            answer: Any = [(time.perf_counter() - wall) / times, (time.process_time() - cpu) / times]
+            for _ in range(times):
+                made = do()
+            settle(made)
+            wall, cpu, steps = time.perf_counter() - wall, time.process_time() - cpu, times * getattr(do, "steps", 1)
+            answer: Any = [wall / steps, cpu / steps]
         except Exception as problem:  # a contender that cannot do this work stands aside
             answer = f"{type(problem).__name__}: {problem}".splitlines()[0]
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def peak_bytes(do: Callable[[], Any]) -> int:
-    """The most that a work holds of the native engine's memory at one time."""
-    from pellucid import engines
+def settle(made: Any) -> None:
+    """Wait until what was asked of JAX and of a GPU is done."""
+    if "jax" in sys.modules:
+        sys.modules["jax"].block_until_ready(made)
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
+        sys.modules["torch"].cuda.synchronize()
 
-    kernels = engines.get("native").kernels
-    kernels.reset_peak()
-    do()
-    return kernels.peak_bytes()
+
+def peak_bytes(contender: str, do: Callable[[], Any]) -> int | None:
+    """The most that a work holds at one time of the native engine's memory, or of a GPU's since the process began."""
+    if contender == "native":
+        from pellucid import engines
+
+        kernels = engines.get("native").kernels
+        kernels.reset_peak()
+        do()
+        return kernels.peak_bytes()
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
+        return sys.modules["torch"].cuda.max_memory_allocated()
+    counted = sys.modules["jax"].local_devices()[0].memory_stats() if "jax" in sys.modules else None
+    return counted and counted["peak_bytes_in_use"]
 
 
 def pinned(threads: int) -> list[str]:
@@ -487,10 +551,10 @@ def pinned(threads: int) -> list[str]:
 class Contender:
     """The other end of `serve`."""
 
-    def __init__(self, name: str, python: str, threads: int) -> None:
+    def __init__(self, name: str, python: str, threads: int, script: str = __file__) -> None:
         limits = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL", "PELLUCID")}
         self.process = subprocess.Popen(  # not all libraries keep to the limits, so all are held to the same cores
-            [*pinned(threads), python, __file__, "--serve", name],
+            [*pinned(threads), python, script, "--serve", name],
             env={**os.environ, **limits},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -506,9 +570,16 @@ class Contender:
         return json.loads(self.process.stdout.readline() or '"died"')
 
 
-def contest(works: dict[str, Work], names: list[str], pythons: dict[str, str], threads: int, rounds: int) -> dict:
+def contest(
+    works: dict[str, Work],
+    names: list[str],
+    pythons: dict[str, str],
+    threads: int,
+    rounds: int,
+    script: str = __file__,
+) -> dict[str, Any]:
     """For each work every contender's medians, and pellucid's ratios to the best peer."""
-    contenders = {name: Contender(name, pythons.get(name, sys.executable), threads) for name in names}
+    contenders = {name: Contender(name, pythons.get(name, sys.executable), threads, script) for name in names}
     rows = {}
     for title, work in works.items():
         ready: dict[str, int] = {}
@@ -524,10 +595,11 @@ def contest(works: dict[str, Work], names: list[str], pythons: dict[str, str], t
             for name in [*ready][turn % len(ready) :] + [*ready][: turn % len(ready)]:
                 taken[name].append(contenders[name].ask(times=ready[name]))
         rows[title] = judged(taken) | {"absent": absent}
-        if "native" in ready:
-            rows[title]["peak MB"] = round(contenders["native"].ask(peak=True) / 1e6, 2)
+        peaks = {name: contenders[name].ask(peak=True) for name in ready}
+        rows[title]["peak MB"] = {name: round(most / 1e6, 2) for name, most in peaks.items() if most}
         shown = {name: each["wall ms"] for name, each in rows[title]["medians"].items()}
-        print(title, shown, rows[title]["native / best peer"], absent, file=sys.stderr, flush=True)
+        ratios = {name: each for name, each in rows[title].items() if name.endswith("peer")}
+        print(title, shown, ratios, absent, file=sys.stderr, flush=True)
     for contender in contenders.values():
         contender.process.terminate()
     return rows
@@ -535,40 +607,39 @@ def contest(works: dict[str, Work], names: list[str], pythons: dict[str, str], t
 
 def judged(taken: dict[str, list[list[float]]]) -> dict[str, Any]:
     """Medians, and the median of the rounds' ratios of pellucid to whichever peer has the smallest median."""
-    ratios: dict[str, Any] = {}
+    ratios: dict[str, Any] = {f"{ours} / best peer": {} for ours in OURS if ours in taken}
     medians: dict[str, dict[str, float]] = {name: {} for name in taken}
     for index, clock in enumerate(("wall", "cpu")):
         series = {name: [each[index] for each in times] for name, times in taken.items()}
         for name, times in series.items():
             medians[name][f"{clock} ms"] = round(statistics.median(times) * 1e3, 4)
         peers = [name for name in series if name not in OURS]
-        if "native" in series and peers:
-            best = min(peers, key=lambda name: medians[name][f"{clock} ms"])
-            pairs = zip(series["native"], series[best], strict=True)
-            ratios[clock] = {
-                "peer": best,
-                "ratio": round(statistics.median(ours / theirs for ours, theirs in pairs), 3),
-            }
-    return {"medians": medians, "native / best peer": ratios}
+        if not peers:
+            continue
+        best = min(peers, key=lambda name: medians[name][f"{clock} ms"])
+        for ours in OURS:
+            if ours in series:
+                pairs = zip(series[ours], series[best], strict=True)
+                ratio = statistics.median(own / theirs for own, theirs in pairs)
+                ratios[f"{ours} / best peer"][clock] = {"peer": best, "ratio": round(ratio, 3)}
+    return {"medians": medians, **ratios}
 
 
 def multiply_adds(work: Work) -> int:
     """Of one step forward and backward, the first layer's dX left out."""
     forward, first = 0, 0
     for each, (before, after) in zip(work.layers, pairwise(shapes(work)), strict=True):
-        if each == "pool":
-            continue
-        if isinstance(each, tuple) and each[0] in GATES:
+        if isinstance(each, int):
+            own = each * math.prod(before)
+        elif each[0] in GATES:
             T, n_x = before
             gates = T * GATES[each[0]] * each[1]
             forward, first = forward + gates * (n_x + each[1]), first or gates * n_x
             continue
-        if isinstance(each, tuple):
-            own = after[0] * after[1] * after[2] * before[0] * each[1] ** 2
+        elif isinstance(each[0], int):
+            own = math.prod(after) * before[0] * each[1] ** 2 // (*each, 1, 1)[4]
         else:
-            own = each
-            for n in before:
-                own *= n
+            continue
         forward, first = forward + own, first or own
     return work.m * (3 * forward - first)
 
@@ -578,14 +649,16 @@ def shapes(work: Work) -> Iterator[tuple[int, ...]]:
     shape = work.input_shape
     yield shape
     for each in work.layers:
-        if each == "pool":
-            shape = (shape[0], shape[1] // 2, shape[2] // 2)
-        elif isinstance(each, tuple) and each[0] in GATES:
-            shape = (each[1],)
-        elif isinstance(each, tuple):
-            shape = (each[0], *(n + 2 * each[2] - each[1] + 1 for n in shape[1:]))
-        else:
+        if isinstance(each, int):
             shape = (each,)
+        elif each == "pool" or each[0] == "pool":
+            k, s = (2, 2) if each == "pool" else each[1:]
+            shape = (shape[0], *((n - k) // s + 1 for n in shape[1:]))
+        elif each[0] in GATES:
+            shape = (each[1],)
+        elif isinstance(each[0], int):
+            units, k, padding, s, _ = (*each, 1, 1)[:5]
+            shape = (units, *((n + 2 * padding - k) // s + 1 for n in shape[1:]))
         yield shape
 
 
@@ -628,7 +701,7 @@ def main() -> None:
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
-        serve(arguments.serve)
+        serve(arguments.serve, CONTENDERS)
         return
     chosen = SWEEP if arguments.sweep else LENGTHS if arguments.lengths else WORKS
     works = {name: work for name, work in chosen.items() if arguments.only in name}
