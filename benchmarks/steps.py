@@ -84,6 +84,8 @@ WORKS = {
     "MLP 784-128-10 predicts, m=1": Work("predict", *MLP, 1),
     "LeNet-5 predicts, m=1": Work("predict", *LENET, 1),
     "LeNet-5, an epoch of 60,000, m=128": Work("epoch", *LENET, 128, 60_000),
+    "MLP 784-128-10, an epoch of 60,000, m=64": Work("epoch", *MLP, 64, 60_000),
+    "LSTM 28-128-10, T=28, an epoch of 12,800, m=128": Work("epoch", *recurrent("lstm"), 128, 12_800),
 }
 SWEEP = {
     **{f"MLP 784-128-10, m={m}": Work("train", *MLP, m) for m in (1, 2, 8, 15, 16, 17, 33, 65, 100, 127, 129, 512)},
@@ -154,8 +156,8 @@ def data(work: Work) -> tuple[Any, Any]:
 # --- contenders: each makes a function that does the work once ------------------------------------------------------
 
 
-def pellucid(engine: str) -> Callable[[Work], Callable[[], Any]]:
-    """pellucid with one of its engines."""
+def pellucid(engine: str, mesh: str | None = None) -> Callable[[Work], Callable[[], Any]]:
+    """pellucid with one of its engines, on a mesh of devices."""
 
     def make(work: Work) -> Callable[[], Any]:
         import numpy as np
@@ -185,16 +187,18 @@ def pellucid(engine: str) -> Callable[[Work], Callable[[], Any]]:
                 layer_statistics=False,
                 run=None,
                 checkpoint_seconds=60.0,
+                mesh=mesh,
             )
             if work.kind == "epoch":
                 return lambda: training.run(until=training.epoch + 1)
-            batch = training.source.batch(np.arange(len(x)))
+            batch = training.source.batch(np.arange(len(x)), None, training.placement)
             on_device = batch._replace(
                 inputs=tree_map(net.ops.asarray, batch.inputs), targets=tree_map(net.ops.asarray, batch.targets)
             )
 
             def update() -> Any:
-                training._run_update(on_device, {})
+                with training.placement.active():
+                    training._run_update(on_device, {})
                 return training.params
 
             return update
@@ -293,10 +297,10 @@ def torch(
             adam.step()
 
         def epoch() -> None:
-            order = torch.randperm(len(X), device=work.device)
-            for start in range(0, len(X), work.m):
+            order = torch.randperm(len(Y), device=work.device)
+            for start in range(0, len(Y), work.m):
                 chosen = order[start : start + work.m]
-                step(X[chosen], Y[chosen])
+                step(X[:, chosen] if sequence and not batch_first else X[chosen], Y[chosen])
 
         return epoch if work.kind == "epoch" else step
 
