@@ -39,7 +39,7 @@ DOOR = ("__init__.py", "__main__.py")
 FILES = sorted(str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py"))
 BUILT_ON = {  # nothing without it, and itself imported where it is used
     "estimators.py": {"sklearn"},  # its classes are scikit-learn's estimators
-    **{f"engines/jax/{name}.py": {"jax"} for name in ("machines", "ops", "placement", "towers")},
+    **{f"engines/jax/{name}.py": {"jax"} for name in ("ops", "placement", "towers")},
 }
 HEAVY = [
     *("matplotlib", "sklearn", "scipy", "rich", "jax", "torch", "pandas"),

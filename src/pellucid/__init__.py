@@ -33,6 +33,7 @@ _ROOMS = {
     "pellucid.training.augment": (
         "ColorJitter Cutout ElasticDistortion HorizontalFlip Mixup PCAJitter RandomCrop Rotate Scale Shift"
     ),
+    "pellucid.engines.jax.machines": "distribute",
     "pellucid.engines.mesh": "Mesh",
     "pellucid.history": "History",
     "pellucid.tasks.text": "generate",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pellucid.cli.common import Answer, UsageError, common_flags, heading, indented, table
+from pellucid.cli.common import Answer, UsageError, common_flags, heading, indented, integer, table
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +14,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "name", nargs="?", metavar="RUN|NET", help="a run, a saved network, a network of the zoo, a file"
     )
     parser.add_argument("--engines", action="store_true", help="the engines, and why one cannot run here")
+    add = parser.add_argument_group("what several devices would exchange").add_argument
+    add("--mesh", metavar="M", help="the devices, simulated: data=4, model=2, data=2,model=2 or data=4,sharded")
+    add("--batch-size", type=integer, metavar="N", help="examples per update (default: 128)")
     add = parser.add_argument_group("what its units respond to").add_argument
     add("--features", action="store_true", help="draw filters, feature maps, exciting patches and preferred inputs")
     add("--data", metavar="DATA", help="the images to draw them with (default: the run's own validation images)")
@@ -32,6 +35,10 @@ def run(args: argparse.Namespace) -> Answer:
         raise UsageError("--data and --out go with --features", args.parser)
     from pellucid.experiment import is_run
 
+    if args.mesh:
+        return _exchanged(args)
+    if args.batch_size:
+        raise UsageError("--batch-size goes with --mesh", args.parser)
     if args.features:
         return _features(args)
     return _run(args.name) if is_run(args.name) else _net(args.name)
@@ -52,6 +59,37 @@ def _engines() -> Answer:
         for name, reason in reasons.items()
     }
     return Answer({"engines": document, "auto": preferred}, table(rows, ["engine", ""], left=2))
+
+
+def _exchanged(args: argparse.Namespace) -> Answer:
+    import os
+
+    from pellucid import zoo
+    from pellucid.engines.mesh import Mesh
+    from pellucid.experiment import is_run, opened
+    from pellucid.network.saving import from_config
+    from pellucid.tasks.building import complete_file, is_file
+
+    mesh = Mesh.of(args.mesh)
+    assert mesh is not None
+    # Nothing is run, so a CPU can stand for any number of devices; JAX reads this when it is imported.
+    os.environ |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(mesh.size)}
+    if is_run(args.name):
+        net = opened(args.name)[0]
+    else:
+        net = complete_file(args.name) if is_file(args.name) else zoo.find(args.name).example()
+    from pellucid.inspect.exchanges import exchanged
+
+    found = exchanged(from_config(net.config(), engine="jax"), mesh=mesh, batch_size=args.batch_size or 128)
+    document = {
+        "name": args.name,
+        "mesh": str(mesh),
+        "batch_size": found.batch_size,
+        "exchanged": [row._asdict() for row in found.rows],
+        "parameter_bytes": found.parameter_bytes,
+        "step_bytes": found.step_bytes,
+    }
+    return Answer(document, f"{heading(args.name)}\n{found}")
 
 
 def _net(name: str) -> Answer:

@@ -96,6 +96,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--engine", metavar="E", help="numpy, … (see `pellucid show --engines`)")
     add("--dtype", choices=["float32", "float64"], help="of all arithmetic (default: float32)")
     add("--precision", choices=["float32", "bfloat16"], help="of what layers multiply (default: dtype)")
+    add("--mesh", metavar="M", help="devices of the jax engine: data=4, data=2,model=2 or data=4,sharded")
     add("--threads", type=integer, metavar="N", help="threads of the matrix products")
     add("--layer-statistics", action="store_const", const=True, help="record every layer's gradient and weight norms")
     reading_flags(parser)
@@ -104,13 +105,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--horizon", type=integer, metavar="T", help="steps to forecast")
     add("--season", type=integer, metavar="T", help="steps after which a series comes round again")
     add("--symbols", choices=["character", "word", "jamo"], help="of which text consists")
+    add = parser.add_argument_group("several processes, each started with the same command").add_argument
+    add(
+        "--distributed",
+        nargs="?",
+        const="",
+        metavar="HOST:PORT",
+        help="train on the devices of all; where process 0 listens (default: by SLURM, Open MPI, Kubernetes)",
+    )
+    add("--processes", type=integer, metavar="N", help="how many there are, where nothing else says it")
+    add("--process", type=natural, metavar="K", help="which of them this is, from 0")
     add = parser.add_argument_group("run").add_argument
     add("--out", metavar="DIR", help="the run's folder (default: runs/DATA-NET-DATE)")
     add("--resume", metavar="RUN", help="go on with a run; only --epochs may be another, and larger")
     add("--no-plot", action="store_true", help="draw no pictures")
     add("--quiet", action="store_true", help="show no progress")
     common_flags(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, first=True)
 
 
 def reading_flags(parser: argparse.ArgumentParser) -> None:
@@ -147,8 +158,36 @@ def run(args: argparse.Namespace) -> Answer:
             os.environ[name] = str(args.threads)
     if bool(args.data) == bool(args.resume):
         raise UsageError("give DATA to train on, or --resume RUN", args.parser)
+    if args.distributed is not None:
+        _distribute(args)
+    elif args.processes is not None or args.process is not None:
+        raise UsageError("--processes and --process go with --distributed HOST:PORT", args.parser)
+    if args.mesh and not args.resume:
+        args.engine = args.engine or "jax"
     say = (lambda text: None) if args.quiet else note
     return _resume(args, say) if args.resume else _start(args, say)
+
+
+def _distribute(args: argparse.Namespace) -> None:
+    """Become one of a job's processes; all but the first are silent."""
+    import sys
+
+    from pellucid.engines.jax import machines
+
+    if args.engine not in (None, "jax"):
+        raise UsageError(f"--distributed is the jax engine's, not {args.engine}'s", args.parser)
+
+    machines.distribute(args.distributed or None, processes=args.processes, process=args.process)
+    args.first = machines.is_first()
+    args.mesh = args.mesh or f"data={machines.devices()}"
+    if not args.resume:
+        args.engine = "jax"
+    # What gloo prints would stand amid the results.
+    results = os.dup(1)
+    os.dup2(2 if args.first else os.open(os.devnull, os.O_WRONLY), 1)
+    sys.stdout = os.fdopen(results, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+    if not args.first:
+        args.quiet, args.json = True, False
 
 
 def _start(args: argparse.Namespace, say: Any) -> Answer:
@@ -186,6 +225,8 @@ def _start(args: argparse.Namespace, say: Any) -> Answer:
     _check_test(args, task)
     net, described["training"] = task.settled(net_name, wanted)
     described["network"] = complete_network(net)
+    if args.mesh:
+        described["training"]["mesh"] = args.mesh
     _describe(task, net, described, say)
 
     def create() -> Run:
@@ -223,14 +264,17 @@ def _resume(args: argparse.Namespace, say: Any) -> Answer:
     from pellucid.network.saving import from_config
     from pellucid.runs import Run
 
-    free = {"resume", "epochs", "json", "debug", "quiet", "no_plot", "threads", "run", "parser"}
+    free = {"resume", "epochs", "json", "debug", "quiet", "no_plot", "threads", "run", "parser", "first"}
+    free |= {"mesh", "distributed", "processes", "process"}
     for name, value in vars(args).items():
         if name not in free and value is not None and value is not False:
             raise UsageError(
-                f"--{name.replace('_', '-')} cannot be another than the run's: only --epochs can", args.parser
+                f"--{name.replace('_', '-')} cannot be another than the run's: only --epochs and --mesh can",
+                args.parser,
             )
     run = Run.open(args.resume)
-    run.claim()
+    if args.first:
+        run.claim()
     described = run.config
     training = described.get("training")
     if not training or "network" not in described:
@@ -241,7 +285,10 @@ def _resume(args: argparse.Namespace, say: Any) -> Answer:
         )
     if args.epochs and args.epochs > training["epochs"]:
         training["epochs"] = args.epochs
-        atomic_write(run.path / "config.toml", tomli_w.dumps(described))
+        if args.first:
+            atomic_write(run.path / "config.toml", tomli_w.dumps(described))
+    if args.mesh:
+        training["mesh"] = args.mesh
     task = tasks.made(described)
     then = run.environment.get("data_fingerprint")
     if task.fingerprint != then:
@@ -282,7 +329,7 @@ def _train(
 
     training = described["training"]
     begun = Begun()
-    run = create()
+    run = _shared(args, create)
     with run:
         try:
             history = task.fit(
@@ -292,14 +339,21 @@ def _train(
                 progress=False if args.quiet else "auto",
                 run=run,
                 resume=resume,
+                mesh=training.get("mesh"),
             )
         except BaseException as failure:
-            if not resume and not begun.updates and not run.checkpoint_path("latest").exists():
+            if args.first and not resume and not begun.updates and not run.checkpoint_path("latest").exists():
                 shutil.rmtree(run.path, ignore_errors=True)
                 raise
-            if isinstance(failure, (KeyboardInterrupt, SystemExit)):
+            if isinstance(failure, (KeyboardInterrupt, SystemExit)) and args.first:
                 raise _interrupted(failure, run) from None
             raise
+        if args.distributed is not None:
+            from pellucid.engines.jax import machines
+
+            machines.leave()
+        if not args.first:
+            return Answer({}, "")
         say("")
         try:
             net.save(run.path / MODEL)
@@ -308,6 +362,23 @@ def _train(
         except KeyboardInterrupt as failure:
             raise _interrupted(failure, run) from None
     return _answer(task, net, run, history, measured, finding, closed, pictures)
+
+
+def _shared(args: argparse.Namespace, create: Any) -> Run:
+    """The run: the first process makes it, the others watch it."""
+    from pathlib import Path
+
+    from pellucid.runs import Watched
+
+    if args.distributed is None:
+        return create()
+    from pellucid.engines.jax import machines
+
+    if not args.first:
+        return Watched(Path(machines.told("run")))
+    run = create()
+    machines.told("run", str(run.path.resolve()))
+    return run
 
 
 def _measure(task: Task, net: Network, names: list[str], run: Run) -> tuple[dict[str, Any], Finding | None, str]:
@@ -437,6 +508,7 @@ def _describe(task: Task, net: Network, described: dict[str, Any], say: Any) -> 
         f"{training['batch_size']:,}, at most {counted(training['epochs'], 'epoch', 'epochs')}, {net.ops.name} engine"
         + (f", products in {net.precision}" if net.precision != net.dtype else "")
         + (", weights averaged at the end" if "averaging" in training else "")
+        + (f", mesh {training['mesh']}" if "mesh" in training else "")
     )
     say("")
 

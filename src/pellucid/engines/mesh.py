@@ -94,7 +94,7 @@ class Placement:
         return tree
 
     def home(self, tree: Any) -> Any:
-        """The whole of a tree, or of a tuple of trees, on one device of this process again."""
+        """The whole of a tree, or of a named tuple of trees, on one device of this process again."""
         return tree
 
     def share(self, m: int) -> slice:

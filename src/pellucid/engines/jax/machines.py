@@ -6,11 +6,10 @@ import atexit
 import os
 import re
 import sys
+import threading
 from typing import Any
 
-import jax
-from jax._src import distributed
-
+from pellucid import engines
 from pellucid.errors import EngineError, ParameterError
 
 PATIENCE = 60  # seconds without a sign of life after which a process counts as lost
@@ -18,10 +17,11 @@ ASKED = 10  # seconds that the others get to answer who is still there
 _TRANSPORT = re.compile(r"gloo|nccl|coordination|heartbeat|connection (reset|closed)|socket closed", re.IGNORECASE)
 
 
-def join(address: str | None = None, *, processes: int | None = None, process: int | None = None) -> None:
+def distribute(address: str | None = None, *, processes: int | None = None, process: int | None = None) -> None:
     """Make this process one of a job's; each runs the same program, and `fit` then trains on the devices of all.
 
-    To be called before anything else of JAX is.
+    To be called before anything else of JAX is. Where they have not found each other after two minutes the process
+    ends, saying what to look at.
 
     Arguments:
         address: ``host:port`` where process 0 listens; None asks SLURM, Open MPI, Kubernetes or a TPU's environment.
@@ -30,13 +30,20 @@ def join(address: str | None = None, *, processes: int | None = None, process: i
 
     Raises:
         ParameterError: nothing says where process 0 listens, how many there are or which this is.
-        EngineError: process 0 does not answer, or JAX runs already.
+        EngineError: JAX is not installed, or runs already.
     """
     if address is not None and not re.fullmatch(r".+:\d+", address):
         raise ParameterError("not an address", where="distributed", expected="HOST:PORT", got=repr(address))
+    engines.get("jax")  # or why it cannot run here
+    import jax
+
+    # JAX's own end of waiting is to abort, with nothing that says what to do.
+    waiting = threading.Timer(2 * PATIENCE, _give_up, (_not_met(address, processes, process),))
+    waiting.daemon = True
+    waiting.start()
     try:
         jax.distributed.initialize(
-            address, processes, process, heartbeat_timeout_seconds=PATIENCE, initialization_timeout=2 * PATIENCE
+            address, processes, process, heartbeat_timeout_seconds=PATIENCE, initialization_timeout=3 * PATIENCE
         )
     except (ValueError, TypeError) as missing:
         raise ParameterError(
@@ -46,26 +53,55 @@ def join(address: str | None = None, *, processes: int | None = None, process: i
             got=f"address {address}, processes {processes}, process {process}",
             hint="--distributed HOST:PORT --processes N --process K, with K = 0 on HOST",
         ) from missing
-    except (jax.errors.JaxRuntimeError, RuntimeError) as failure:
-        early = "must be called before" in str(failure) or "only be called once" in str(failure)
+    except RuntimeError as failure:
+        if "must be called before" not in str(failure) and "only be called once" not in str(failure):
+            raise _not_met(address, processes, process) from failure
         raise EngineError(
-            "JAX runs already" if early else "the processes of the job have not found each other",
-            where="distributed",
-            expected=f"{processes or 'all'} processes at {address or 'the address the launcher gives'}",
-            got=str(failure).splitlines()[0],
-            hint="join the job first of all"
-            if early
-            else "does process 0 run, is its port open, and N the same for all?",
+            "JAX runs already", where="distributed", hint="pl.distribute before anything else of JAX"
         ) from failure
+    finally:
+        waiting.cancel()
+
+
+def _not_met(address: str | None, processes: int | None, process: int | None) -> EngineError:
+    return EngineError(
+        "the processes of the job have not found each other",
+        where="distributed" if process is None else f"process {process}",
+        expected=f"{processes or 'all'} processes at {address or 'the address that the launcher gives'}",
+        hint="has each of them started, is process 0's port open, and N the same for all?",
+    )
+
+
+def _give_up(problem: EngineError) -> None:
+    print(f"error: {problem}", file=sys.stderr)
+    _end()
+
+
+def devices() -> int:
+    """How many devices all processes have together."""
+    import jax
+
+    return jax.device_count()
+
+
+def is_first() -> bool:
+    """Whether this is process 0, which writes and speaks for all."""
+    import jax
+
+    return jax.process_index() == 0
 
 
 def leave() -> None:
     """Let the job end: this process goes on by itself. Waits for the others to leave too."""
+    import jax
+
     jax.distributed.shutdown()
 
 
 def told(what: str, text: str | None = None) -> str:
     """A text that process 0 tells the others under a name: its own ``text`` there, what it said here."""
+    import jax
+
     client = _client()
     if text is not None:
         client.key_value_set(f"pellucid/{what}", text)
@@ -83,6 +119,8 @@ def told(what: str, text: str | None = None) -> str:
 
 def explained(failure: Exception) -> Exception:
     """Which process was lost, where a failure is one of what the processes talk by; any other failure as it is."""
+    import jax
+
     if jax.process_count() == 1 or not _TRANSPORT.search(str(failure)):
         return failure
     # What JAX would do at the end is wait for the lost one, and abort.
@@ -98,6 +136,8 @@ def explained(failure: Exception) -> Exception:
 
 def _missing() -> list[str]:
     """The processes that no longer answer: those that JAX's coordination service misses at a barrier."""
+    import jax
+
     try:
         _client().wait_at_barrier("pellucid/lost", 1000 * ASKED)
         return []
@@ -107,6 +147,8 @@ def _missing() -> list[str]:
 
 
 def _client() -> Any:
+    from jax._src import distributed
+
     return distributed.global_state.client
 
 

@@ -79,12 +79,13 @@ class OnMesh(Placement):
         return self._mapped(lax.with_sharding_constraint, tree, slot)
 
     def home(self, tree):
-        def whole(leaf: Any) -> Array:
-            if isinstance(leaf, jax.Array) and leaf.is_fully_replicated:
-                return leaf.addressable_data(0)
-            return self.ops.asarray(self.ops.to_numpy(leaf))
-
-        return jax.tree.map(whole, tree)
+        if isinstance(tree, dict):  # not by jax.tree.map, which would sort it
+            return {name: self.home(each) for name, each in tree.items()}
+        if isinstance(tree, tuple):
+            return type(tree)(*map(self.home, tree))
+        if isinstance(tree, jax.Array) and tree.is_fully_replicated:
+            return tree.addressable_data(0)
+        return None if tree is None else self.ops.asarray(self.ops.to_numpy(tree))
 
     def split(self, layer: str, shape: tuple[int, ...], *, slot: bool = False) -> PartitionSpec:
         """Which axes of a parameter, or of a ``slot`` of its shape, are split over which axis of the mesh.

@@ -1,0 +1,174 @@
+"""Several processes over loopback: the numbers of one, a process lost in the middle, the command line."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pellucid as pl
+from pellucid.engines.mesh import Placement
+from pellucid.errors import ParameterError
+from pellucid.training.batches import Source
+
+JOB = Path(__file__).with_name("job.py")
+needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+
+
+def address():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def started(*command, **environment):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, *command], env={**os.environ, **environment}, **pipes)
+
+
+@needs_jax
+def test_a_process_is_lost_and_the_run_goes_on_with_another_number_of_devices(tmp_path):
+    pl.runs.Run.create(tmp_path / "run", config={}, environment={}).close()
+    where = address()
+    jobs = [started(str(JOB), str(tmp_path / "run"), where, "2", str(k)) for k in range(2)]
+    try:
+        jobs[1].communicate(timeout=120)
+        assert jobs[1].returncode == -9
+        lost = time.monotonic()
+        said, errors = jobs[0].communicate(timeout=60)
+    finally:
+        for job in jobs:
+            job.kill()
+    assert time.monotonic() - lost < 45  # JAX's own patience is longer
+    assert jobs[0].returncode in (1, 3), errors
+    assert "process 0: process 1 of 2 was lost" in said
+    assert "the last checkpoint is intact" in said
+
+    one_run = pl.runs.Run.open(tmp_path / "run")
+    (first,) = one_run.history()
+    done = started(str(JOB), str(tmp_path / "run"))
+    said, errors = done.communicate(timeout=120)
+    assert done.returncode == 0, errors
+    alone, resumed = (json.loads(said)[name] for name in ("alone", "resumed"))
+    np.testing.assert_allclose(first["train"]["loss"], alone["losses"][0], rtol=1e-5)
+    np.testing.assert_allclose(resumed["losses"], alone["losses"], rtol=1e-5)
+    for path, values in alone["parameters"].items():
+        np.testing.assert_allclose(resumed["parameters"][path], values, rtol=1e-4, atol=2e-5, err_msg=path)
+
+
+@needs_jax
+def test_the_command_line_trains_with_two_processes(tmp_path):
+    where = address()
+    command = ["-m", "pellucid", "train", "digits", "--epochs", "1", "--batch-size", "32", "--hidden", "32", "--json"]
+    command += ["--distributed", where, "--processes", "2", "--no-plot", "--out", str(tmp_path / "run")]
+    flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    jobs = [started(*command, "--process", str(k), **flags) for k in range(2)]
+    (said, errors), (other, silence) = (job.communicate(timeout=120) for job in jobs)
+    assert [job.returncode for job in jobs] == [0, 0], errors + silence
+    document = json.loads(said)  # and nothing besides
+    assert document["engine"] == "jax"
+    assert document["train"]["accuracy"] > 0.3
+    assert "mesh data=2" in errors
+    assert (other, silence) == ("", "")
+    run = pl.runs.Run.open(tmp_path / "run")
+    assert run.status == "finished"
+    assert len(run.history()) == 1
+
+
+class Second(Placement):
+    """What the second of two processes does."""
+
+    def share(self, m):
+        return slice(m // 2, m)
+
+    def batch(self, share, m):
+        return np.asarray(share)
+
+
+class Taken:
+    def __init__(self):
+        self.indices = []
+
+    def __len__(self):
+        return 8
+
+    def take(self, indices):
+        self.indices.extend(indices.tolist())
+        return np.outer(indices, [1.0, 2.0]), indices % 2
+
+
+def test_a_process_reads_its_share_only():
+    net = pl.Sequential(pl.Dense(2), input_shape=2, loss="softmax_cross_entropy", engine="numpy")
+    rows = Taken()
+    batch = Source(net, rows).batch(np.array([5, 3, 1, 6]), None, Second(net.ops))
+    assert rows.indices == [1, 6]
+    np.testing.assert_array_equal(batch.inputs["input"], [[1, 6], [2, 12]])
+    np.testing.assert_array_equal(batch.targets["output"], [1, 0])
+
+
+def test_what_mixes_examples_sees_all_of_them():
+    net = pl.Sequential(pl.Dense(2), input_shape=2, loss="softmax_cross_entropy", engine="numpy")
+    rows = Taken()
+
+    def change(batch):
+        return batch._replace(inputs={"input": batch.inputs["input"][:, ::-1]})
+
+    batch = Source(net, rows).batch(np.array([5, 3, 1, 6]), change, Second(net.ops))
+    assert rows.indices == [5, 3, 1, 6]
+    np.testing.assert_array_equal(batch.inputs["input"], [[3, 5], [6, 10]])
+
+
+@pytest.mark.parametrize("fetched", [False, True])
+def test_sequences_of_a_share_are_as_long_as_the_whole_batch_needs(fetched):
+    net = pl.Sequential(pl.LSTM(2), pl.Dense(2), input_shape=(None, 1), loss="softmax_cross_entropy", engine="numpy")
+    x, y = pl.Sequences([np.full((n, 1), n, float) for n in (5, 1, 2, 2)]), np.array([0, 1, 1, 0])
+
+    class Fetched(Taken):
+        def __len__(self):
+            return 4
+
+        def take(self, indices):
+            return x.take(indices), y[indices]
+
+    source = Source(net, Fetched()) if fetched else Source(net, x, y)
+    whole = source.batch(np.arange(4))
+    share = source.batch(np.arange(4), None, Second(net.ops))
+    np.testing.assert_array_equal(share.inputs["input"], whole.inputs["input"][..., 2:])
+    np.testing.assert_array_equal(share.masks["input"], whole.masks["input"][..., 2:])
+    np.testing.assert_array_equal(share.targets["output"], [1, 0])
+
+
+def test_an_address_has_a_port():
+    with pytest.raises(ParameterError, match="HOST:PORT"):
+        pl.distribute("somewhere", processes=2, process=0)
+
+
+@needs_jax
+def test_a_process_that_does_not_know_its_place_is_told_how():
+    script = "import pellucid as pl; pl.distribute(processes=2)"
+    done = started("-c", script, JAX_PLATFORMS="cpu")
+    _, errors = done.communicate(timeout=60)
+    assert "does not know its place in the job" in errors
+    assert "--distributed HOST:PORT --processes N --process K" in errors
+
+
+@needs_jax
+@pytest.mark.parametrize("process", [0, 1])
+def test_a_job_that_does_not_meet_ends(process):
+    script = (
+        "import pellucid as pl; from pellucid.engines.jax import machines; machines.PATIENCE = 1\n"
+        f"pl.distribute({address()!r}, processes=2, process={process})"
+    )
+    done = started("-c", script, JAX_PLATFORMS="cpu")
+    _, errors = done.communicate(timeout=60)
+    assert done.returncode == 1
+    assert f"process {process}: the processes of the job have not found each other" in errors
+    assert "expected: 2 processes at 127.0.0.1:" in errors
