@@ -60,8 +60,8 @@ PRODUCT = {"cuda": 8192, "cpu": 256}  # rows of the matrices whose product shows
 
 
 def scan(work: Work) -> Callable[[], Any]:
-    """Epochs of as many batches as have room, 2 to 64."""
-    count = max(2, min(64, MOST // (4 * work.m * math.prod(work.input_shape))))
+    """Epochs of as many batches as have room, 2 to 512."""
+    count = max(2, min(512, MOST // (4 * work.m * math.prod(work.input_shape))))
     do = steps.pellucid("jax")(work._replace(kind="epoch", examples=count * work.m))
     do.steps = count  # type: ignore[attr-defined]
     return do

@@ -1,7 +1,7 @@
 """How long a training step takes on more and more devices: measured where they are at hand, modelled beyond.
 
-    python benchmarks/scaling.py [--net LeNet-5] [--batch 1024] [--most 256] [--rounds 5] [--out FILE]
-    JAX_NUM_CPU_DEVICES=4 python benchmarks/scaling.py      # four simulated devices, which share this processor
+    python benchmarks/scaling.py [--net LeNet-5] [--batch 1024] [--most 256] [--rounds 9] [--out FILE]
+    JAX_NUM_CPU_DEVICES=4 taskset -c 0 python benchmarks/scaling.py     # four simulated devices, which share one core
 
 Measured, on one device: the whole step, and each layer's forward and backward block as compiled by themselves, at the
 batch that each device gets. Measured, on as many devices as are at hand: the whole step. Modelled: every device has
@@ -20,7 +20,6 @@ import argparse
 import json
 import math
 import os
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -93,16 +92,20 @@ def towers(step: float, sent: Sequence[int], link: Link) -> float:
 
 
 def seconds(calls: Sequence[Callable[[], Any]], rounds: int) -> list[float]:
-    """The median time of each, taken in turns."""
-    taken: list[list[float]] = [[] for _ in calls]
+    """The least time of each, taken in turns; processor time where one core does it all, which others may use too."""
+    import jax
+
+    one_core = jax.default_backend() == "cpu" and hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == 1
+    clock = time.process_time if one_core else time.perf_counter
+    least = [math.inf] * len(calls)
     for call in calls:
         steps.settle(call())
     for _ in range(rounds):
-        for call, own in zip(calls, taken, strict=True):
-            start = time.perf_counter()
+        for index, call in enumerate(calls):
+            start = clock()
             steps.settle(call())
-            own.append(time.perf_counter() - start)
-    return [statistics.median(own) for own in taken]
+            least[index] = min(least[index], clock() - start)
+    return least
 
 
 def measured(work: steps.Work, rounds: int) -> tuple[list[Cost], float]:
@@ -216,7 +219,7 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=128, help="examples of each device in the weak table")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--most", type=int, default=256, help="devices")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each measurement")
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each measurement")
     parser.add_argument("--out", help="write all that was measured here, as JSON")
     arguments = parser.parse_args()
     import jax

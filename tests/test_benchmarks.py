@@ -74,10 +74,10 @@ def test_a_step_and_a_scan_of_the_jax_engine_learn(programs):
     after = [np.asarray(leaf) for leaf in jax.tree.leaves(do())]
     assert all((old != new).any() for old, new in zip(before, after, strict=True))
     epoch = gpu.CONTENDERS["pellucid scan"](work)
-    assert epoch.steps == 64
+    assert epoch.steps == 512
     history = epoch()
     assert history.epochs == [1]
-    assert history["step"] == [64]
+    assert history["step"] == [512]
     steps.settle(None)
 
 
