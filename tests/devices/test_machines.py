@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import pellucid as pl
+from pellucid.cli import main
 from pellucid.engines.mesh import Placement
 from pellucid.errors import ParameterError
 from pellucid.training.batches import Source
@@ -172,3 +173,21 @@ def test_a_job_that_does_not_meet_ends(process):
     assert done.returncode == 1
     assert f"process {process}: the processes of the job have not found each other" in errors
     assert "expected: 2 processes at 127.0.0.1:" in errors
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--process", "1"], "go with --distributed HOST:PORT"),
+        (["--distributed", "127.0.0.1:1", "--engine", "numpy"], "--distributed is the jax engine's"),
+        (["--distributed", "somewhere"], "HOST:PORT"),
+    ],
+)
+def test_flags_that_do_not_go_together(capsys, flags, message):
+    assert main(["train", "digits", *flags]) != 0
+    assert message in capsys.readouterr().err
+
+
+def test_the_launch_files_are_scripts():
+    for script in (JOB.parents[2] / "examples" / "launch").glob("*.sh"):
+        subprocess.run(["bash", "-n", str(script)], check=True)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import pellucid as pl
+from pellucid.cli import main
 from pellucid.engines.mesh import Mesh, Placement
 from pellucid.errors import EngineError, ParameterError
 from pellucid.inspect.exchanges import sent_by_scope
@@ -156,3 +157,23 @@ def test_units_that_can_be_split_are_those_of_the_first_axis():
         engine="numpy",
     )
     assert net.units == {"conv2d_1": 4, "dense_1": 3}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+def test_the_command_line_shows_what_would_be_exchanged(tmp_path):
+    net = tmp_path / "net.toml"
+    net.write_text(
+        'input_shape = [8]\nloss = "softmax_cross_entropy"\n'
+        'layers = [{type = "dense", units = 32}, {type = "dense", units = 5}]\n'
+    )
+    command = [sys.executable, "-m", "pellucid", "show", str(net), "--mesh", "data=2,model=2", "--batch-size", "16"]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    rows = {row["name"]: row for row in document["exchanged"]}
+    assert document["mesh"] == "data=2,model=2"
+    assert rows["dense_1"]["split"] == "units over model"
+    assert rows["dense_1"]["backward"] == (16 * 8 + 16) * 4  # its half of dW and db, averaged over two
+    assert rows["dense_2"]["split"] == "whole"  # five units
+    assert main(["show", str(net), "--batch-size", "16"]) == 2
+    assert main(["show", str(net), "--mesh", "data=2,rows=1"]) == 1
