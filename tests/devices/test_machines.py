@@ -68,8 +68,18 @@ def test_a_process_is_lost_and_the_run_goes_on_with_another_number_of_devices(tm
 @needs_jax
 def test_the_command_line_trains_with_two_processes(tmp_path):
     where = address()
-    command = ["-m", "pellucid", "train", "digits", "--epochs", "1", "--batch-size", "32", "--hidden", "32", "--json"]
-    command += ["--distributed", where, "--processes", "2", "--no-plot", "--out", str(tmp_path / "run")]
+    command = ["-m", "pellucid", "train", "digits", "--epochs", "1", "--batch-size", "128", "--hidden", "32", "--json"]
+    command += [
+        "--learning-rate",
+        "0.02",
+        "--distributed",
+        where,
+        "--processes",
+        "2",
+        "--no-plot",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
     jobs = [started(*command, "--process", str(k), **flags) for k in range(2)]
     (said, errors), (other, silence) = (job.communicate(timeout=120) for job in jobs)
