@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from pellucid.cli import VERBS, common
+from pellucid.errors import ParameterError
 
 HEAVY = ("numpy", "matplotlib", "sklearn", "rich", "scipy", "pandas")
 
@@ -65,6 +66,10 @@ def test_without_a_verb_it_explains_itself(pellucid, capsys):
         (["train", "digits", "--hidden", "12,no"], "--hidden: expected numbers of units such as 128,64, got '12,no'"),
         (["train", "digits", "--dtype", "float23"], "did you mean float32?"),
         (["show"], "give a RUN or a NET, or --engines"),
+        (["show", "--engines", "--mesh", "data=2"], "--engines and --mesh do not go together"),
+        (["show", "--engines", "--features"], "--engines and --features do not go together"),
+        (["show", "--engines", "--batch-size", "8"], "--batch-size goes with --mesh"),
+        (["show", "lenet5", "--mesh", "data=2", "--features"], "--mesh and --features do not go together"),
         (["step", "mlp"], "a network that was not trained yet needs DATA"),
         (["data", "lisst"], "did you mean list?"),
     ],
@@ -79,6 +84,23 @@ def test_usage_errors_end_with_2_and_say_what_is_wrong(pellucid, arguments, mess
     if arguments[0] != "trian":  # an unknown verb takes no flags
         assert as_json.json["error"]["type"] == "UsageError"
         assert message in as_json.json["error"]["problem"]
+
+
+def test_devices_are_simulated_while_they_are_shown_and_no_longer(pellucid, monkeypatch):
+    seen = {}
+
+    def exchanged(net, **options):
+        seen.update(os.environ)
+        raise ParameterError("seen enough")
+
+    monkeypatch.setattr("pellucid.inspect.exchanges.exchanged", exchanged)
+    monkeypatch.setattr("pellucid.network.saving.from_config", lambda config, engine: None)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
+    assert "seen enough" in pellucid("show", "lenet5", "--mesh", "data=2").err
+    assert (seen["JAX_PLATFORMS"], seen["JAX_NUM_CPU_DEVICES"]) == ("cpu", "2")
+    assert os.environ["JAX_PLATFORMS"] == "cuda"
+    assert "JAX_NUM_CPU_DEVICES" not in os.environ
 
 
 def test_an_error_is_text_or_one_object_and_names_flags(pellucid, flowers):

@@ -1,4 +1,4 @@
-"""Training on the JAX engine: the same numbers as the reference, in compiled steps and in one loop over resident data."""
+"""Training on the JAX engine: the same numbers as the reference, in compiled steps and in a loop over resident data."""
 
 from __future__ import annotations
 

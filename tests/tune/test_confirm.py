@@ -133,6 +133,24 @@ def test_the_winner_is_chosen_by_fresh_losses_alone(small, made, recipe, lucky, 
     assert study.document()["best"]["number"] == study.best.number
 
 
+def test_the_recipe_stands_while_it_was_not_trained_again(small, made):
+    """Another process has taken it upon itself, and has not come to its end."""
+    again = made(lambda units, seed: 9.0 if units is None else 1 / units + 0.001 * (seed or 0) % 3)
+    optuna_study = small(trials=9, confirm=0, space=QUICK, pruner="none")._search.study
+    optuna_study.enqueue_trial({}, user_attrs={"confirms": 0, "settings": {}})
+    taken = optuna_study.ask()
+    taken.set_user_attr("by", searching.sign())
+    study = small(trials=12, confirm=2, space=QUICK, pruner="none")
+    assert None not in {units for units, _ in again}
+    assert [each.gain for each in study.confirmed] == [None, None]
+    assert study.best == study.baseline != study.complete[0]
+    number = study.confirmed[0].trial.number
+    assert study.verdict == (
+        f"the recipe stands: trial {number} has the lowest loss of 2 trained again with 10 fresh draws and seeds, "
+        "but the recipe was not trained again"
+    )
+
+
 def test_a_longer_search_confirms_only_new_leaders(small, made):
     again = made(lambda units, seed: 2.0 if units is None else 1 + 1 / units + 0.001 * (seed or 0) % 3)
     first = small(trials=12, confirm=2, space=QUICK, pruner="none")

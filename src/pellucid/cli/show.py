@@ -29,16 +29,19 @@ def run(args: argparse.Namespace) -> Answer:
     """Show."""
     if bool(args.name) == args.engines:
         raise UsageError("give a RUN or a NET, or --engines", args.parser)
-    if args.engines:
-        return _engines()
     if (args.data or args.out) and not args.features:
         raise UsageError("--data and --out go with --features", args.parser)
+    if args.batch_size and not args.mesh:
+        raise UsageError("--batch-size goes with --mesh", args.parser)
+    asked = [f"--{name}" for name in ("engines", "mesh", "features") if getattr(args, name)]
+    if len(asked) > 1:
+        raise UsageError(f"{' and '.join(asked)} do not go together", args.parser)
+    if args.engines:
+        return _engines()
     from pellucid.experiment import is_run
 
     if args.mesh:
         return _exchanged(args)
-    if args.batch_size:
-        raise UsageError("--batch-size goes with --mesh", args.parser)
     if args.features:
         return _features(args)
     return _run(args.name) if is_run(args.name) else _net(args.name)
@@ -73,14 +76,21 @@ def _exchanged(args: argparse.Namespace) -> Answer:
     mesh = Mesh.of(args.mesh)
     assert mesh is not None
     # Nothing is run, so a CPU can stand for any number of devices; JAX reads this when it is imported.
-    os.environ |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(mesh.size)}
-    if is_run(args.name):
-        net = opened(args.name)[0]
-    else:
-        net = complete_file(args.name) if is_file(args.name) else zoo.find(args.name).example()
-    from pellucid.inspect.exchanges import exchanged
+    simulated = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(mesh.size)}
+    before = {name: os.environ.get(name) for name in simulated}
+    os.environ |= simulated
+    try:
+        from pellucid.inspect.exchanges import exchanged
 
-    found = exchanged(from_config(net.config(), engine="jax"), mesh=mesh, batch_size=args.batch_size or 128)
+        if is_run(args.name):
+            net = opened(args.name)[0]
+        else:
+            net = complete_file(args.name) if is_file(args.name) else zoo.find(args.name).example()
+        found = exchanged(from_config(net.config(), engine="jax"), mesh=mesh, batch_size=args.batch_size or 128)
+    finally:
+        for name, value in before.items():
+            del os.environ[name]
+            os.environ |= {} if value is None else {name: value}
     document = {
         "name": args.name,
         "mesh": str(mesh),

@@ -34,7 +34,10 @@ class Rows(Protocol):
         ...
 
     def take(self, indices: np.ndarray) -> tuple[Any, Any]:
-        """The examples at ``indices``: x (k, …) as floats, and y (k,) class indices or (k, …) values."""
+        """The examples at ``indices``: x (k, …) as floats, and y (k,) class indices or (k, …) values.
+
+        On the jax engine it is called from another thread, which fetches ahead of the training.
+        """
         ...
 
 

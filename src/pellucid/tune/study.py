@@ -195,6 +195,14 @@ class Study:
         return next((each for each in self.confirmed if not each.trial.baseline), None)
 
     @property
+    def _unreached(self) -> bool:
+        """Whether nothing is known against training the recipe again: the time may have been over before its turn."""
+        recipe, failed = self.baseline, ("diverged", "out of memory", "failed")
+        return recipe is not None and not any(
+            each.confirms == recipe.number and each.state in failed for each in self.trials
+        )
+
+    @property
     def verdict(self) -> str:
         """One sentence: how the best trial was chosen."""
         leader, count = self._leader, len(self.confirmed)
@@ -202,7 +210,10 @@ class Study:
             return "chosen by the losses of the search alone, which flatter the lowest of them"
         fresh = f"of {count} trained again with {len(leader.losses)} fresh draws and seeds"
         if leader.gain is None:
-            return f"trial {leader.trial.number} has the lowest loss {fresh}; the recipe could not be trained again"
+            lowest = f"trial {leader.trial.number} has the lowest loss {fresh}"
+            if self._unreached:
+                return f"the recipe stands: {lowest}, but the recipe was not trained again"
+            return f"{lowest}; the recipe could not be trained again"
         if leader.gain <= 0:
             return f"the recipe stands: its loss is the lowest {fresh}"
         best = f"trial {leader.trial.number} is the best {fresh}"
@@ -214,7 +225,8 @@ class Study:
     @property
     def best(self) -> Trial:
         """The trial with the lowest loss when it was trained again, if its gain over the recipe is above its standard
-        error, and otherwise the recipe; see `confirmed`. Where none was trained again, the lowest validation loss.
+        error, and otherwise the recipe, unless it could not be trained again; see `confirmed`. Where none was trained
+        again, the lowest validation loss.
 
         Raises:
             TrainingError: no trial came to its end; the message says why.
@@ -229,7 +241,8 @@ class Study:
         leader, recipe = self._leader, self.baseline
         if leader is None:
             return self.complete[0]
-        return leader.trial if recipe is None or leader.gain is None or leader.above_error else recipe
+        stands = self._unreached if leader.gain is None else not leader.above_error
+        return recipe if recipe is not None and stands else leader.trial
 
     @property
     def baseline(self) -> Trial | None:
