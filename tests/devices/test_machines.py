@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +42,10 @@ def test_a_process_is_lost_and_the_run_goes_on_with_another_number_of_devices(tm
     try:
         jobs[1].communicate(timeout=120)
         assert jobs[1].returncode == -9
-        lost = time.monotonic()
         said, errors = jobs[0].communicate(timeout=60)
     finally:
         for job in jobs:
             job.kill()
-    assert time.monotonic() - lost < 45  # JAX's own patience is longer
     assert jobs[0].returncode in (1, 3), errors
     assert "process 0: process 1 of 2 was lost" in said
     assert "the last checkpoint is intact" in said

@@ -1,4 +1,4 @@
-"""Training on the JAX engine: the same numbers as the reference, in compiled steps and in a loop over resident data."""
+"""Training on the JAX engine: the reference's numbers, in compiled steps and in one loop over resident data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pellucid as pl
 from pellucid import engines
 from pellucid.errors import EngineError
 from pellucid.runs import Run
-from pellucid.training.batches import Batch, ahead
+from pellucid.training.batches import Batch, Source, ahead
+from pellucid.training.loop import Training
 from pellucid.training.resident import Resident
 from pellucid.trees import leaves
 
@@ -114,11 +115,80 @@ def test_a_run_interrupted_between_loops_goes_on_to_the_bit(tmp_path, monkeypatc
     assert_same_trees(resumed.parameters, whole.parameters, 0.0)
 
 
+def test_a_run_that_stopped_amid_a_loop_is_gone_on_with_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("pellucid.training.resident.MOST", 3)
+    x, y = np.tile(X, (3, 1)), np.tile(Y, 3)  # 13 batches: calls of 2 or 3 updates
+    whole, _ = trained(mlp("jax"), x=x, y=y)
+
+    class Stop(EveryUpdate):
+        def on_update(self, training):
+            if training.t == 18:
+                raise KeyboardInterrupt
+
+    Run.create(tmp_path / "run", config={}, environment={}).close()
+    with pytest.raises(KeyboardInterrupt):
+        trained(mlp("jax"), x=x, y=y, run=tmp_path / "run", checkpoint_seconds=0.0, callbacks=[Stop()])
+    resumed, history = trained(mlp("jax"), x=x, y=y, run=tmp_path / "run", resume=True)
+    assert history.records[-1]["step"] == 42
+    assert_same_trees(resumed.parameters, whole.parameters, 1e-9)
+
+
+def test_a_cost_that_is_not_finite_names_its_update_in_the_loop():
+    x = X.copy()
+    x[40] = 1e200
+    for callbacks in ([], [EveryUpdate()]):
+        net = pl.Sequential(pl.Dense(1), input_shape=6, loss="mse", engine="jax", dtype="float64")
+        with pytest.raises(pl.errors.TrainingError, match="at update 3 "):
+            trained(net, x=x, y=X[:, 0], shuffle=False, callbacks=callbacks)
+
+
+def test_a_training_that_is_run_in_parts_keeps_what_the_network_has():
+    net = mlp("jax")
+    options = {"callbacks": [], "metrics": (), "validation": None, "layer_statistics": False, "run": None}
+    training = Training(
+        net,
+        Source(net, X, Y),
+        epochs=3,
+        batch_size=16,
+        optimizer="adam",
+        shuffle=True,
+        seed=0,
+        checkpoint_seconds=60.0,
+        **options,
+    )
+    training.run(until=1)
+    before = net.predict(X)
+    training.callbacks.append(Reads(net))
+    training.run(until=2)
+    assert np.array_equal(training.callbacks[0].read, before)
+    assert not np.array_equal(net.predict(X), before)
+
+
+class Reads(pl.Callback):
+    """Asks the network amid its training."""
+
+    def __init__(self, net):
+        self.net = net
+
+    def on_epoch(self, training, record):
+        self.read = self.net.predict(X)
+
+
+def test_a_stateful_network_trains_without_a_warning(recwarn):
+    x, y = DATA.normal(size=(6, 4, 2)), DATA.normal(size=(6, 3))
+    nets = []
+    for engine in ("jax", "numpy"):
+        net = pl.Sequential(pl.LSTM(3, stateful=True), input_shape=(4, 2), loss="mse", engine=engine, dtype="float64")
+        nets.append(trained(net, x=x, y=y, batch_size=3, shuffle=False)[0])
+    assert not [str(each.message) for each in recwarn]
+    assert_same_trees(nets[0].parameters, nets[1].parameters, 1e-9)
+
+
 def test_what_cannot_stay_on_the_device_is_run_step_by_step(monkeypatch):
     made = []
     monkeypatch.setattr(Resident, "__init__", lambda self, training: made.append(training))
     ops = engines.get("jax")
-    monkeypatch.setattr(type(ops), "resident_bytes", lambda self: X.nbytes - 1)
+    monkeypatch.setattr(type(ops), "resident_bytes", lambda self, convolutions: X.nbytes - 1)
     trained(mlp("jax"), epochs=1)
     assert not made
     _, history = trained(mlp("jax"), epochs=1, callbacks=[EveryUpdate()])
@@ -158,19 +228,40 @@ def test_the_device_out_of_memory_says_what_to_do():
         engines.get("jax").compile(step)(np.zeros(2))
 
 
-def test_a_layer_that_looks_at_the_numbers_is_told_so():
+def decides(A):
+    return A if A.sum() > 0 else -A
+
+
+def calls_numpy(A):
+    return np.tanh(A)
+
+
+def writes(A):
+    A[A < 0] = 0
+    return A
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (decides, r"(?s)in decides: a layer reads the numbers.*ops.xp.where.*native"),
+        (calls_numpy, r"(?s)in calls_numpy: a layer calls NumPy.*ops.xp in the place"),
+        (writes, r"(?s)in writes: a layer writes into an array"),
+    ],
+)
+def test_a_layer_that_cannot_be_compiled_is_told_so(function, said):
     class Looking(pl.Layer):
         def output_shape(self, input_shape):
             return input_shape
 
         def forward(self, ops, params, A_prev, *, mode=None):
-            return (A_prev if A_prev.sum() > 0 else -A_prev), None
+            return function(A_prev), None
 
         def backward(self, ops, params, cache, dA, *, input_gradient=True):
             return dA, {}
 
     net = pl.Sequential(pl.Dense(4), Looking(), pl.Dense(3), input_shape=6, loss="mse", engine="jax")
-    with pytest.raises(EngineError, match=r"(?s)decides by the numbers.*ops.xp.where"):
+    with pytest.raises(EngineError, match=said):
         net.fit(X, np.eye(3)[Y], epochs=1, progress=False)
 
 

@@ -104,8 +104,12 @@ class Ops(ABC):
         """
         raise NotImplementedError(f"the {self.name} engine runs step by step")
 
-    def resident_bytes(self) -> int:
-        """The most bytes of examples that a training keeps on the device, to run them by `looped`; 0: step by step."""
+    def resident_bytes(self, *, convolutions: bool) -> int:
+        """The most bytes of examples that a training keeps on the device, to run them by `looped`; 0: step by step.
+
+        Arguments:
+            convolutions: whether the network has some.
+        """
         return 0
 
     def placement(self, mesh: Mesh | None, units: Mapping[str, int]) -> Placement:

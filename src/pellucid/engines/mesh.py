@@ -41,6 +41,9 @@ class Mesh:
                     f"{axis} is a number of devices", where="mesh", expected="a whole number from 1", got=repr(n)
                 )
 
+        if not isinstance(self.sharded, bool):
+            raise ParameterError("sharded is True or False", where="mesh", got=repr(self.sharded))
+
     @property
     def size(self) -> int:
         """How many devices there are."""
@@ -111,6 +114,10 @@ class Placement:
         Raises:
             ParameterError: it says which sizes can.
         """
+
+    def divisible(self, m: int) -> int:
+        """The next number of examples from m on that can be split."""
+        return m if self.mesh is None else -(-m // self.mesh.data) * self.mesh.data
 
     def agreed(self, wanted: bool, at: int) -> bool:
         """Whether any process wants it; several processes ask each other only now and then, by the update ``at``."""

@@ -414,9 +414,10 @@ class Network(ABC):
         own = {name: getattr(layer, "units", None) for layer, name in self.names.items() if not layer.start()}
         return {name: n for name, n in own.items() if n and _has_units(self._parameters.get(name, {}), n)}
 
-    def fresh_state(self) -> Tree:
-        """What the stateful layers start from before a first batch: zeros."""
-        return {name: own for name, own in self.start().items() if name in self.stateful}
+    def fresh_state(self, m: int = 1) -> Tree:
+        """What the stateful layers start from before a first batch: zeros, for m examples; for 1, of any number."""
+        fresh = {name: own for name, own in self.start().items() if name in self.stateful}
+        return tree_map(lambda zeros: self.ops.xp.repeat(zeros, m, axis=-1), fresh)
 
     def reset_state(self) -> None:
         """Let the stateful layers start anew, as before a first batch."""

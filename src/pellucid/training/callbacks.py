@@ -154,6 +154,7 @@ class WeightAveraging(Callback):
         if decay is not None and not (isinstance(decay, float) and 0 < decay < 1):
             raise ParameterError("decay is out of range", where="WeightAveraging", expected="(0, 1)", got=repr(decay))
         self.start, self.decay = start, decay
+        self.every_update = decay is not None  # type: ignore[misc]
         self.count = 0
         self._mean: dict[str, Any] = {}
 

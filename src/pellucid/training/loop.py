@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -138,10 +139,7 @@ def fit(
             "this run was trained before", where=f"run {directory.name}", hint="resume=True to go on, or a new run"
         )
     with directory if directory is not None and not isinstance(run, Run) else contextlib.nullcontext():
-        try:
-            return training.run()
-        finally:
-            del training._step, training._resident  # these circles broken, its memory is free at once
+        return training.run()
 
 
 class Progress(NamedTuple):
@@ -246,8 +244,8 @@ class Training:
         self.epoch = self.batch = self.t = 0
         self._latest = 0  # the number of the latest batch, counted from the start
         self._tally = _Tally()
-        self._resident = Resident(self) if Resident.fits(self) else None
-        self._step = self.ops.compile(self.update, given_away=("params", "state", "slots"), static=("keep",))
+        self._step: Any = None  # while it runs; both know the training, and would keep its memory after it
+        self._resident: Resident | None = None
 
     # --- the loop -----------------------------------------------------------------------------------------------
 
@@ -265,6 +263,16 @@ class Training:
     def run(self, *, until: int | None = None) -> History:
         """Train until the last epoch, until epoch ``until`` or until a stop; the network gets what was learned."""
         last = self.epochs if until is None else min(until, self.epochs)
+        if self.params is self.net.parameters:  # of the run before; this one gives its own away
+            self.params, self.state = parameters.copied(self.params), parameters.copied(self.state)
+        self._step = self.ops.compile(self.update, given_away=("params", "state", "slots"), static=("keep",))
+        self._resident = Resident(self) if Resident.fits(self) else None
+        try:
+            return self._run(last)
+        finally:
+            self._step = self._resident = None
+
+    def _run(self, last: int) -> History:
         self._begin()
         try:
             quiet = np.errstate(over="ignore", invalid="ignore")  # see _check_finite
@@ -308,7 +316,8 @@ class Training:
     def _run_epoch(self, interruption: _Interruption) -> None:
         started = time.monotonic() - self._tally.seconds
         if not self.batch:
-            self.state = {**self.state, **self.net.fresh_state()}
+            m = min(self.batch_size, len(self.source))
+            self.state = {**self.state, **self.net.fresh_state(m)}
         for run in self._calls():
             run()
             now = time.monotonic()
@@ -324,6 +333,9 @@ class Training:
         """What is left of the epoch: calls that run one batch, or as many as the engine's loop takes at a time."""
         loop = self._resident
         if loop and self.batch < loop.calls * loop.updates:
+            begun = -self.batch % loop.updates  # of a call: a checkpoint may be from elsewhere than between two
+            for batch in itertools.islice(self.batches(self.epoch, self.batch), begun):
+                yield partial(self._run_batch, batch)
             examples = order(len(self.source), seed=self.seed, epoch=self.epoch, shuffle=self.shuffle)
             for call in range(self.batch // loop.updates, loop.calls):
                 yield partial(loop.run, call, examples)
@@ -438,7 +450,7 @@ class Training:
         }
         if self.validation is not None:
             # A stateful layer goes on from batch to batch, which hence must hold the same streams as those of training.
-            at_once = self.batch_size if self.net.stateful else max(self.batch_size, 256)
+            at_once = self.batch_size if self.net.stateful else self.placement.divisible(max(self.batch_size, 256))
             record["validation"] = measured(
                 self.net,
                 self.validation,

@@ -13,7 +13,7 @@ import numpy as np
 from pellucid.sequences import Sequences, steps_as_examples
 from pellucid.training.callbacks import Callback
 from pellucid.training.measuring import Seen
-from pellucid.trees import tree_map
+from pellucid.trees import leaves, tree_map
 
 if TYPE_CHECKING:
     from pellucid.training.loop import Training
@@ -52,7 +52,9 @@ class Resident:
         return (
             source.rows is None
             and training.placement.mesh is None
-            and bool(limit := training.ops.resident_bytes())
+            and bool(
+                limit := training.ops.resident_bytes(convolutions=any(W.ndim > 2 for _, W in leaves(training.params)))
+            )
             and not any(isinstance(each, Sequences) for each in arrays)
             and sum(each.nbytes for each in arrays if isinstance(each, np.ndarray)) <= limit
             and len(source) >= 2 * training.batch_size
@@ -75,18 +77,19 @@ class Resident:
         }
         carry = training.params, training.state, training.slots
         (training.params, training.state, training.slots), made = self._loop(carry, self.data, each)
-        training.t += self.updates
         costs, losses = (training.ops.to_numpy(each) for each in made[:2])
         outputs, layers = (tree_map(training.ops.to_numpy, each) for each in made[2:])
         for i in range(self.updates):
+            training.t += 1
+            training.rate_of(first + i)
             training.note(size, costs[i], losses[i], tree_map(lambda values, i=i: values[i], layers))
         if training.metrics:
             chosen = rows.reshape(-1)
-            source = training.source.part(chosen)
+            indices = chosen if training.source.indices is None else training.source.indices[chosen]
             training.see(
                 Seen(
                     {name: steps_as_examples(np, A) for name, A in outputs.items()},
-                    {name: Y[..., source.indices] for name, Y in source.targets.items()},
+                    {name: Y[..., indices] for name, Y in training.source.targets.items()},
                     None if training.source.weight is None else training.source.weight[chosen],
                     {},
                 )

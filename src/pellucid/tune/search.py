@@ -94,6 +94,8 @@ def train(
 class _Watcher(Callback):
     """Tells the study how a trial does, and ends one that does badly."""
 
+    every_update = False
+
     def __init__(self, trial: Any, prune: bool) -> None:
         self.trial, self.prune, self.pruned, self.again = trial, prune, False, False
         self._beaten = time.monotonic()

@@ -6,8 +6,10 @@ across them. The example axis stays last for the reader; where it lies in memory
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from functools import partial, wraps
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -70,8 +72,11 @@ class JaxOps(Ops):
 
         return _run(jax.jit(loop, donate_argnums=0))
 
-    def resident_bytes(self):
-        counted = jax.local_devices()[0].memory_stats() or {}
+    def resident_bytes(self, *, convolutions):
+        device = jax.local_devices()[0]
+        if convolutions and device.platform == "cpu":  # where XLA runs them several times slower within a loop
+            return 0
+        counted = device.memory_stats() or {}
         return counted.get("bytes_limit", 4 << 30) // 4
 
     def placement(self, mesh, units):
@@ -446,9 +451,6 @@ def _spread(A: Array, tap: tuple[int, ...], shape: tuple[int, ...] | None, windo
     return lax.pad(A, np.zeros((), A.dtype), [*config, (0, 0, 0)])
 
 
-_NOT_COMPILABLE = (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError)
-
-
 @jax.tree_util.register_pytree_node_class
 class _Ordered:
     """A dictionary that keeps its order: JAX sorts the names of those it is given."""
@@ -501,26 +503,39 @@ def _run(compiled: Callable) -> Callable:
         given = {name: _ordered(value) for name, value in options.items()}
         try:
             return _plain(compiled(*map(_ordered, arguments), **given))
-        except (jax.errors.JaxRuntimeError, *_NOT_COMPILABLE) as failure:
-            raise _explained(failure) from failure
+        except (jax.errors.JaxRuntimeError, TypeError, IndexError) as failure:
+            if (explained := _explained(failure)) is None:
+                raise
+            raise explained from failure
 
     return run
 
 
-def _explained(failure: Exception) -> Exception:
-    """What to do about a failure of XLA's that a user can mend; others as they are."""
-    if isinstance(failure, _NOT_COMPILABLE):
+def _explained(failure: Exception) -> EngineError | None:
+    """What to do about a failure of XLA's, or of a layer that cannot be compiled; None where that is not known."""
+    if isinstance(failure, jax.errors.TracerArrayConversionError):
+        problem, hint = "a layer calls NumPy, and a compiled step has no NumPy arrays", "ops.xp in the place of np"
+    elif isinstance(failure, (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError)):
+        problem = "a layer reads the numbers of an array, and a compiled step has none yet"
+        hint = "ops.xp.where(…) in the place of if and of A[mask]"
+    elif isinstance(failure, TypeError) and "arrays are immutable" in str(failure):
+        problem, hint = "a layer writes into an array, which this engine's cannot be", "ops.xp.where(…) makes a new one"
+    elif "RESOURCE_EXHAUSTED" not in str(failure):
+        return None
+    else:
         return EngineError(
-            "a layer decides by the numbers of an array, and a compiled step has none yet",
+            "the device ran out of memory",
             where="the jax engine",
             got=str(failure).splitlines()[0],
-            hint="ops.xp.where(…) in the place of if and of A[mask]; or engine='native'",
+            hint="a smaller batch_size, or more devices",
         )
-    if "RESOURCE_EXHAUSTED" not in str(failure):
-        return failure
-    return EngineError(
-        "the device ran out of memory",
-        where="the jax engine",
-        got=str(failure).splitlines()[0],
-        hint="a smaller batch_size, or more devices",
-    )
+    return EngineError(problem, where=_place(failure), hint=f"{hint}; or engine='native'")
+
+
+def _place(failure: Exception) -> str:
+    """The line of a user's own code where it came about, if it did in one."""
+    own = [Path(__file__).parents[2], Path(jax.__file__).parent]
+    frames = traceback.extract_tb(failure.__traceback__)
+    users = [each for each in frames if not any(folder in Path(each.filename).parents for folder in own)]
+    written = [each for each in users if each.name != "<module>"] or users
+    return f"{written[-1].filename}, line {written[-1].lineno}, in {written[-1].name}" if written else "the jax engine"

@@ -32,7 +32,7 @@ def over(units: int, *, groups: int = 1, steps: bool = False) -> AbstractMesh | 
         steps: A is a sequence, which has its units along the second axis.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.axis_types[mesh.axis_names.index("model")] != AxisType.Auto:
+    if "model" not in mesh.axis_names or mesh.axis_types[mesh.axis_names.index("model")] != AxisType.Auto:
         return None  # one device, or within one of the functions below, where everything is a device's own
     towers = mesh.shape["model"]
     whole = towers > 1 and (units % towers or (groups > 1 and groups % towers) or steps)
