@@ -132,8 +132,9 @@ def test_a_history_without_it_has_none():
     assert both.memory == {"process": 9, "engine": 3}
 
 
-def test_a_training_s_memory_is_free_when_it_is_over():
-    net = pl.Sequential(pl.Dense(1), input_shape=2, loss="squared_error")
+@pytest.mark.parametrize("engine", engines.available())
+def test_a_training_s_memory_is_free_when_it_is_over(engine):
+    net = pl.Sequential(pl.Dense(1), input_shape=2, loss="squared_error", engine=engine)
     x = RNG.normal(size=(20, 2)).astype(np.float32)
     seen = []
 
@@ -143,7 +144,7 @@ def test_a_training_s_memory_is_free_when_it_is_over():
 
     gc.disable()
     try:
-        net.fit(x, x[:, :1], epochs=1, callbacks=[Look()], progress=False)
+        net.fit(x, x[:, :1], epochs=1, batch_size=8, callbacks=[Look()], progress=False)
         assert seen[0]() is None
     finally:
         gc.enable()

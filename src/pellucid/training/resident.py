@@ -6,6 +6,8 @@ A call for every update costs a small network more than its arithmetic does, and
 from __future__ import annotations
 
 import math
+import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +43,7 @@ class Resident:
         whole = len(source) // training.batch_size
         self.calls = math.ceil(whole / MOST)
         self.updates = whole // self.calls
-        self._loop = training.ops.looped(self._update)
+        self._loop = training.ops.looped(partial(Resident._update, weakref.proxy(self)))  # no circle: freed at once
 
     @staticmethod
     def fits(training: Training) -> bool:
