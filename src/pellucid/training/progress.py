@@ -13,8 +13,15 @@ if TYPE_CHECKING:
     from pellucid.training.loop import Training
 
 
+COMPILING = "compiling the step; the next run of it finds it compiled"
+
+
 class Lines(Callback):
     """One plain line for each epoch."""
+
+    def on_start(self, training: Training) -> None:
+        if training.ops.compiles:
+            print(COMPILING, file=sys.stderr, flush=True)
 
     def on_epoch(self, training: Training, record: dict[str, Any]) -> None:
         print(line(record, training.epochs), file=sys.stderr, flush=True)
@@ -53,6 +60,8 @@ class Bar(Callback):
             loss="…",
         )
         self._drawn = 0.0
+        if training.ops.compiles:
+            self._console.print(COMPILING, style="dim")
         self._bar.start()
 
     def on_update(self, training: Training) -> None:

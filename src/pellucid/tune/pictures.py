@@ -55,7 +55,7 @@ def history(study: Study, path: Path) -> Path:
     x = [ends[each.number] for each in complete]
     axes.scatter(x, losses, s=16, color=_GREY, label="a trial")
     early = [
-        ends[each.number] for each in done if each.state != "complete"
+        ends[each.number] for each in done if each.state not in ("complete", "confirmed")
     ]  # of some draws or epochs: no loss to compare
     if early:
         foot = axes.get_xaxis_transform()

@@ -6,6 +6,8 @@ across them. The example axis stays last for the reader; where it lies in memory
 
 from __future__ import annotations
 
+import contextlib
+import os
 import traceback
 from collections.abc import Callable
 from functools import partial, wraps
@@ -38,14 +40,13 @@ class JaxOps(Ops):
     name = "jax"
     xp = jnp
     batches_ahead = 2
+    compiles = True
 
     def __init__(self, precision: str | None = None) -> None:
         self.precision = precision
         jax.config.update("jax_enable_x64", True)
         if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
-            jax.config.update("jax_compilation_cache_dir", str(data_home() / "compiled"))
-            jax.config.update("jax_compilation_cache_max_size", KEPT)
-            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+            _keep_programs(data_home() / "compiled")
 
     def _operands(self, *arrays: Array) -> tuple[Array, ...]:
         """The arrays as they enter a product."""
@@ -354,6 +355,16 @@ class JaxOps(Ops):
             for slot, value in made.items():
                 new_slots[slot][name] = value
         return new, new_slots
+
+
+def _keep_programs(folder: Path) -> None:
+    """Let JAX keep what it compiles for the next process; where that cannot be written, each compiles anew."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            jax.config.update("jax_compilation_cache_dir", str(folder))
+            jax.config.update("jax_compilation_cache_max_size", KEPT)
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 def _product(W: Array, A: Array) -> Array:
