@@ -74,14 +74,14 @@ def trained(command: str, out: Path) -> dict:
     return json.loads(done.stdout)
 
 
-def difference(values: list[float], before: list[float], shared: float) -> str:
+def difference(values: list[float], before: list[float], shared: float, digits: int) -> str:
     """The mean difference, Student's interval, and the one that allows for examples that the splits share."""
     gains = [a - b for a, b in zip(values, before, strict=True)]
     if len(gains) < 2:
         return ""
     mean, (low, _) = _t_interval(gains, 0.95)
     half, wider = mean - low, (mean - low) * (1 + len(gains) * shared) ** 0.5
-    return f"{mean:+.4f} ± {half:.4f}" + (f" (± {wider:.4f})" if shared else "")
+    return f"{mean:+.{digits}f} ± {half:.{digits}f}" + (f" (± {wider:.{digits}f})" if shared else "")
 
 
 def main() -> None:
@@ -134,7 +134,7 @@ def one(data: str, seed: int, seconds: float, folder: Path, found: dict[str, lis
             leader = next((each for each in study.confirmed if not each.trial.baseline), None)
             known = leader is not None and leader.gain is not None and name == kind
             cells += [f"{leader.gain:+.4f}, {leader.error:.4f}" if known else ""]
-            cells += [f"{test['loss']:.4f}", f"{100 * test['accuracy']:.2f} %"] if test else ["", ""]
+            cells += [f"{test['loss']:.4f}", f"{100 * test['accuracy']:.1f} %"] if test else ["", ""]
             print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 
@@ -145,9 +145,10 @@ def summary(data: str, found: dict[str, list[dict]]) -> None:
     print("|---|---|---|---|---|---|---|")
     for kind, tests in found.items():
         cells = []
-        for name, factor in (("loss", 1), ("accuracy", 100)):
+        for name, factor, digits in (("loss", 1, 4), ("accuracy", 100, 1)):
             values, before = ([factor * each[name] for each in these] for these in (tests, found["recipe"]))
-            cells += [f"{fmean(values):.4f}", "" if kind == "recipe" else difference(values, before, shared)]
+            compared = "" if kind == "recipe" else difference(values, before, shared, digits)
+            cells += [f"{fmean(values):.{digits}f}", compared]
         signs = [np.sign(a["loss"] - b["loss"]) for a, b in zip(tests, found["recipe"], strict=True)]
         cells.append("" if kind == "recipe" else ", ".join(str(signs.count(sign)) for sign in (-1, 0, 1)))
         print(f"| {data} | {kind} | {' | '.join(cells)} |", flush=True)
