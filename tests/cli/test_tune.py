@@ -64,11 +64,12 @@ def test_the_command_trains_the_winner_to_the_same_loss(pellucid, tune):
         assert trained["seed"] == 3
         assert trained["examples"] == {"train": 84, "validation": 24, "test": 12}
     assert shlex.split(answer["command"]) == shlex.split(study.command())
-    assert answer["best"]["loss"] <= answer["default_loss"]
+    again = {each.trial.number: each for each in study.confirmed}  # chosen by new draws, whatever the search said
+    assert study.best.baseline or again[study.best.number].gain > 0
 
 
 def test_people_are_told_the_best_what_mattered_and_what_to_type(tune):
-    said = tune("--trials", 12, "--confirm", 1)
+    said = tune("--trials", 16, "--confirm", 1, "--sampler", "random")
     assert said.code == 0
     for part in (
         "The best of",

@@ -265,7 +265,6 @@ class Training:
         last = self.epochs if until is None else min(until, self.epochs)
         if self.params is self.net.parameters:  # of the run before; this one gives its own away
             self.params, self.state = parameters.copied(self.params), parameters.copied(self.state)
-        self._step = self.ops.compile(self.update, given_away=("params", "state", "slots"), static=("keep",))
         self._resident = Resident(self) if Resident.fits(self) else None
         try:
             return self._run(last)
@@ -376,6 +375,8 @@ class Training:
 
         With ``carry`` what the layers with memory carry comes back too, after ``keep`` steps of the part.
         """
+        if self._step is None:
+            self._step = self.ops.compile(self.update, given_away=("params", "state", "slots"), static=("keep",))
         key = self.ops.random_key(self.seed, self.t)
         self.t += 1
         state = self.state if carry is None else {**self.state, **carry}
