@@ -213,6 +213,8 @@ class Study:
             lowest = f"trial {leader.trial.number} has the lowest loss {fresh}"
             if self._unreached:
                 return f"the recipe stands: {lowest}, but the recipe was not trained again"
+            if self._stands:
+                return f"the recipe stands: {lowest}, but more than the recipe in the search, which failed again"
             return f"{lowest}; the recipe could not be trained again"
         if leader.gain <= 0:
             return f"the recipe stands: its loss is the lowest {fresh}"
@@ -225,8 +227,8 @@ class Study:
     @property
     def best(self) -> Trial:
         """The trial with the lowest loss when it was trained again, if its gain over the recipe is above its standard
-        error, and otherwise the recipe, unless it could not be trained again; see `confirmed`. Where none was trained
-        again, the lowest validation loss.
+        error, and otherwise the recipe, unless that could not be trained again and had more loss in the search; see
+        `confirmed`. Where none was trained again, the lowest validation loss.
 
         Raises:
             TrainingError: no trial came to its end; the message says why.
@@ -241,8 +243,17 @@ class Study:
         leader, recipe = self._leader, self.baseline
         if leader is None:
             return self.complete[0]
-        stands = self._unreached if leader.gain is None else not leader.above_error
-        return recipe if recipe is not None and stands else leader.trial
+        return recipe if recipe is not None and self._stands else leader.trial
+
+    @property
+    def _stands(self) -> bool:
+        """Whether the recipe is kept; also where it was not trained again, unless that failed and it had more loss."""
+        leader, recipe = self._leader, self.baseline
+        assert leader is not None
+        if leader.gain is not None:
+            return not leader.above_error
+        losses = [each.loss for each in (recipe, leader.trial) if each is not None and each.loss is not None]
+        return self._unreached or (len(losses) == 2 and losses[0] <= losses[1])
 
     @property
     def baseline(self) -> Trial | None:
