@@ -437,7 +437,7 @@ def test_a_class_that_is_masked_out_has_no_probability():
     np.testing.assert_allclose(losses, [np.log1p(np.exp(-1.0)), 2 + np.log1p(np.exp(-2.0))], rtol=1e-6)
 
 
-@given(
+over_axes = given(
     shape=st.lists(st.integers(1, 9), min_size=1, max_size=3),
     m=examples,
     over=st.sampled_from(["batch", "features", "last feature"]),
@@ -445,6 +445,9 @@ def test_a_class_that_is_masked_out_has_no_probability():
     dtype=dtypes,
     layout=layouts,
 )
+
+
+@over_axes
 def test_normalize(shape, m, over, seed, dtype, layout):
     ndim = len(shape) + 1
     axes = {"batch": range(1, ndim), "features": range(ndim - 1), "last feature": (ndim - 2,)}[over]
@@ -455,14 +458,7 @@ def test_normalize(shape, m, over, seed, dtype, layout):
     agree("normalize_backward", dA_hat, A_hat, variance, tuple(axes), 1e-3, layout=layout, tolerance=500)
 
 
-@given(
-    shape=st.lists(st.integers(1, 9), min_size=1, max_size=3),
-    m=examples,
-    over=st.sampled_from(["batch", "features", "last feature"]),
-    seed=seeds,
-    dtype=dtypes,
-    layout=layouts,
-)
+@over_axes
 @example(shape=[8, 30, 30], m=65, over="batch", seed=0, dtype="float32", layout="plain")  # more than one thread
 @example(shape=[30, 40], m=65, over="last feature", seed=0, dtype="float32", layout="plain")
 def test_scale(shape, m, over, seed, dtype, layout):
