@@ -363,11 +363,14 @@ class Training:
         self._latest = self.epoch * self.batches_per_epoch + batch
         return self.learning_rate
 
-    def note(self, count: int, cost: Any, loss: Any, layers: dict[str, Any]) -> None:
-        """A batch of so many examples is done; its cost and loss, and the statistics of its layers."""
+    def note(self, count: int, cost: Any, loss: Any, layers: dict[str, Any], *, check: bool | None = None) -> None:
+        """A batch of so many examples is done; its cost and loss, and the statistics of its layers.
+
+        Whether what is new is finite is looked at now and then, or as ``check`` says.
+        """
         self.batch += 1
         self._tally.add(count, cost, loss, layers)
-        if self.batch % CHECKED_EVERY == 0:
+        if self.batch % CHECKED_EVERY == 0 if check is None else check:
             self._check_finite()
 
     def _run_update(self, batch: Batch, masks: Tree, carry: Tree | None = None, keep: int | None = None) -> Any:

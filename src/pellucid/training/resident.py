@@ -84,7 +84,8 @@ class Resident:
         for i in range(self.updates):
             training.t += 1
             training.rate_of(first + i)
-            training.note(size, costs[i], losses[i], tree_map(lambda values, i=i: values[i], layers))
+            own = tree_map(lambda values, i=i: values[i], layers)
+            training.note(size, costs[i], losses[i], own, check=i + 1 == self.updates)  # the parameters are the last's
         if training.metrics:
             chosen = rows.reshape(-1)
             indices = chosen if training.source.indices is None else training.source.indices[chosen]
