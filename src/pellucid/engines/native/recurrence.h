@@ -12,7 +12,7 @@ constexpr int HEIGHT = 4;  // rows of a tile: widths are often a multiple of it,
 
 // Rows, N vectors each, that are soon needed: a tile fetches one vector for each k, so that it does not wait for them.
 template <class T> struct Soon {
-    const T* rows[64];
+    const T* rows[128];
     long count;
     Soon() : count(0) {}
     void add(const T* row) {
@@ -20,23 +20,23 @@ template <class T> struct Soon {
     }
 };
 
-// sums (R, N vectors) = A B for R rows of A, packed k by k, and B of K rows, N vectors each; += where `add` says so. Not
-// inlined: a loop alone keeps all its sums in registers.
-template <class T, int R, int N>
-__attribute__((noinline)) void panel_tile(long K, const T* A, const T* B, T* sums, bool add, const Soon<T>& soon) {
+// sums (M R, N vectors) = A B for M blocks of R rows of A, each packed k by k and `next` after the one before, and B of K
+// rows, N vectors each; += where `add` says so. Not inlined: a loop alone keeps all its sums in registers.
+template <class T, int R, int N, int M>
+__attribute__((noinline)) void panel_tile(long K, const T* A, long next, const T* B, T* sums, bool add, const Soon<T>& soon) {
     constexpr int L = LANES<T>;
-    V<T> c[R][N];
-#pragma GCC unroll 8
-    for (int i = 0; i < R; ++i)
+    V<T> c[M * R][N];
+#pragma GCC unroll 32
+    for (int i = 0; i < M * R; ++i)
 #pragma GCC unroll 8
         for (int j = 0; j < N; ++j) c[i][j] = add ? load(sums + (i * N + j) * L) : V<T>{};
     auto step = [&] {
         V<T> b[N];
 #pragma GCC unroll 8
         for (int j = 0; j < N; ++j) b[j] = load(B + j * L);
-#pragma GCC unroll 8
-        for (int i = 0; i < R; ++i) {
-            V<T> a = splat(A[i]);
+#pragma GCC unroll 32
+        for (int i = 0; i < M * R; ++i) {
+            V<T> a = splat(A[i / R * next + i % R]);
 #pragma GCC unroll 8
             for (int j = 0; j < N; ++j) c[i][j] += a * b[j];
         }
@@ -50,10 +50,20 @@ __attribute__((noinline)) void panel_tile(long K, const T* A, const T* B, T* sum
             step();
         }
     for (long k = fetched * N; k < K; ++k) step();
-#pragma GCC unroll 8
-    for (int i = 0; i < R; ++i)
+#pragma GCC unroll 32
+    for (int i = 0; i < M * R; ++i)
 #pragma GCC unroll 8
         for (int j = 0; j < N; ++j) store(sums + (i * N + j) * L, c[i][j]);
+}
+
+// So many blocks of rows at a time that there are sums enough: none then waits for its own last product.
+template <int N> constexpr int BLOCKS = VECTORS / N;
+
+template <class T, int R, int N>
+void panel_tiles(long blocks, long K, const T* A, long next, const T* B, T* sums, bool add, const Soon<T>& soon) {
+    if (blocks == BLOCKS<N>) return panel_tile<T, R, N, BLOCKS<N>>(K, A, next, B, sums, add, soon);
+    for (long each = 0; each < blocks; ++each)
+        panel_tile<T, R, N, 1>(K, A + each * next, next, B, sums + each * R * N * LANES<T>, add, soon);
 }
 
 // One unit's vector of k columns: `row` is where it begins in an array (n, m), gates are `gate` apart in one of (G n, m).
@@ -153,7 +163,7 @@ template <class T> struct GRUCell {
     }
 };
 
-constexpr long PART = 128;  // rows of a panel that stay in the first cache while all rows of U meet them
+constexpr long PART = 128 * VECTORS;  // vectors of a panel that stay in the first cache while all rows of U meet them
 
 template <class T> inline I<T> kept(const uint8_t* mask, long first, long k) {
     I<T> keep{};
@@ -168,10 +178,10 @@ template <class P> inline P* of(P* A, long t, long size, long row = 0) { return 
 template <class Arrays> long meeting(const Arrays& s) { return s.X ? s.n + s.n_x + 1 : s.n; }
 
 template <class T, class Cell, int N> void forward_panel(const Sequence<T>& s, const T* U, long first, long columns) {
-    constexpr long L = LANES<T>, WIDTH = N * L, GATES = Cell::GATES, UNITS = Cell::UNITS;
+    constexpr long L = LANES<T>, WIDTH = N * L, GATES = Cell::GATES, UNITS = Cell::UNITS, GROUP = BLOCKS<N> * UNITS;
     const long n = s.n, m = s.m, size = n * m, K = meeting(s);
     T* panels = scratch<T, 8>(2 * K * WIDTH);
-    alignas(64) T sums[GATES * UNITS * WIDTH];
+    alignas(64) T sums[GATES * GROUP * WIDTH];
     Place<T> at[N];
     for (int j = 0; j < N; ++j) at[j].gate = size, at[j].k = std::min(L, columns - j * L);
     auto take = [&](T* to, const T* from, long rows) {
@@ -189,8 +199,8 @@ template <class T, class Cell, int N> void forward_panel(const Sequence<T>& s, c
                               of(s.C, t, size),         of(s.H, t + 1, size), of(s.C, t + 1, size),
                               s.c,                      s.X ? nullptr : of(s.Z, t, GATES * size)};
         for (int j = 0; j < N; ++j) at[j].keep = kept<T>(of(s.mask, t, m), first + j * L, at[j].k);
-        for (long unit = 0; unit < n; unit += UNITS) {
-            const long last = std::min(n, unit + UNITS);
+        for (long unit = 0; unit < n; unit += GROUP) {
+            const long last = std::min(n, unit + GROUP);
             Soon<T> soon;
             for (long u = unit; u < last; ++u) {
                 const long row = u * m + first;
@@ -198,7 +208,8 @@ template <class T, class Cell, int N> void forward_panel(const Sequence<T>& s, c
                 for (const T* A : {step.H_next, step.C_next}) soon.add(of(A, 0, 0, row));
                 soon.add(of(step.C, 0, 0, row));
             }
-            panel_tile<T, GATES * UNITS, N>(K - begin, U + (unit * K + begin * UNITS) * GATES, h + begin * WIDTH, sums, false, soon);
+            panel_tiles<T, GATES * UNITS, N>((last - unit + UNITS - 1) / UNITS, K - begin, U + (unit * K + begin * UNITS) * GATES,
+                                             K * UNITS * GATES, h + begin * WIDTH, sums, false, soon);
             for (long u = unit; u < last; ++u) {
                 V<T> before[N], a[N];
                 for (int j = 0; j < N; ++j) {
@@ -216,55 +227,116 @@ template <class T, class Cell, int N> void forward_panel(const Sequence<T>& s, c
     }
 }
 
-// dU, dW and db beside each other, (G n, wide), the last two from column `inputs` on.
-template <class T> struct Gradient {
-    static constexpr long L = LANES<T>;
-    const SequenceBackward<T>& s;
-    const long columns, inputs, wide;
-    T* turned;
-    std::vector<long> offsets;
-    Gradient(const SequenceBackward<T>& s, long columns)
-        : s(s), columns(columns), inputs((s.n + L - 1) / L * L), wide(inputs + (s.n_x + L) / L * L) {
-        if (!s.X) return;
-        turned = scratch<T, 6>(columns * wide);
-        for (long k = 0; k < columns; ++k) {
-            T* row = turned + k * wide;
-            std::fill(row, row + wide, T(0));
-            row[inputs + s.n_x] = 1;
-            offsets.push_back(k * wide);
+// sums (R, N vectors), rows `wide` apart, += dZ of R rows and so many steps, WIDTH columns a row, times `turned`, of each
+// step so many columns' rows of N vectors; = where nothing was summed before.
+template <class T, int R, int N, int WIDTH>
+__attribute__((noinline)) void gradient_tile(long steps, long columns, const T* const* dZ, long first, const T* turned, T* sums,
+                                             long wide, bool add) {
+    constexpr int L = LANES<T>;
+    V<T> c[R][N] = {};
+    for (long step = 0; step < steps; ++step) {
+        const T* A = dZ[step] + first * WIDTH;
+        for (long k = 0; k < columns; ++k, turned += N * L) {
+            V<T> b[N];
+#pragma GCC unroll 8
+            for (int j = 0; j < N; ++j) b[j] = load(turned + j * L);
+#pragma GCC unroll 8
+            for (int i = 0; i < R; ++i) {
+                V<T> a = splat(A[i * WIDTH + k]);
+#pragma GCC unroll 8
+                for (int j = 0; j < N; ++j) c[i][j] += a * b[j];
+            }
         }
     }
-    // += dZ (G n, columns) of step t times its [h; X; 1]ᵀ. Zeros that a sequence starts from add nothing.
-    void add(long t, long first, const T* dZ, long dZ_row, T* sums) const {
-        constexpr long WIDTH = VECTORS * L;
-        const T* h = s.H + t * s.n * s.m + first;
-        bool zeros = t == 0;
-        for (long u = 0; zeros && u < s.n; ++u) zeros = std::all_of(h + u * s.m, h + u * s.m + columns, [](T a) { return a == 0; });
-        const long begin = zeros ? inputs / WIDTH * WIDTH : 0;
-        transpose(s.n, columns, h, s.m, turned, wide);
-        transpose(s.n_x, columns, s.X + t * s.n_x * s.m + first, s.m, turned + inputs, wide);
-        Span all{0, columns};
-        block<T>(GATES[s.cell] * s.n, wide - begin, &all, 1, dZ, dZ_row, 1, turned + begin, offsets.data(), sums + begin, wide,
-                 nullptr, T(1), true, true);
+#pragma GCC unroll 8
+    for (int i = 0; i < R; ++i)
+#pragma GCC unroll 8
+        for (int j = 0; j < N; ++j) {
+            T* to = sums + i * wide + j * L;
+            store(to, add ? load(to) + c[i][j] : c[i][j]);
+        }
+}
+
+template <class T, int R, int N, int WIDTH, class... Rest> void gradient_rows(long rows, Rest... rest) {
+    if constexpr (R > 1)
+        if (rows < R) return gradient_rows<T, R - 1, N, WIDTH>(rows, rest...);
+    gradient_tile<T, R, N, WIDTH>(rest...);
+}
+
+// A thread's sums of dU, dW and db beside each other, (G n, wide), the last two from column `inputs` on. Of several steps
+// the [h; X; 1] are gathered, turned, so that the sums are loaded and stored once for all of them.
+template <class T> struct Gradient {
+    static constexpr long L = LANES<T>, STRIP = VECTORS * L;
+    const SequenceBackward<T>& s;
+    const long inputs, wide, rows;
+    Gradient(const SequenceBackward<T>& s)
+        : s(s), inputs((s.n + L - 1) / L * L), wide(inputs + (s.n_x + L) / L * L), rows(GATES[s.cell] * s.n) {}
+
+    // The panel's [h; X; 1]ᵀ of step t after those of `before` steps: strips of at most VECTORS vectors across, each of
+    // them rows of `room` columns.
+    void turn(long t, long first, long columns, long before, T* turned, long room) const {
+        const T *h = s.H + t * s.n * s.m + first, *X = s.X + t * s.n_x * s.m + first;
+        for (long i = 0; i < wide; i += L) {
+            const long strip = i / STRIP * STRIP, across = std::min(STRIP, wide - strip);
+            for (long j = 0; j < columns; j += L) {
+                const long k = std::min(L, columns - j);
+                auto row = [&](long r) {
+                    const long input = i + r - inputs;
+                    if (i + r < s.n) return load_part(h + (i + r) * s.m + j, k);
+                    if (input >= 0 && input < s.n_x) return load_part(X + input * s.m + j, k);
+                    return splat(T(input == s.n_x));
+                };
+                transpose_square<T>(row, turned + strip * room + (before * columns + j) * across + i - strip, across);
+            }
+        }
+    }
+    // += dZ of so many steps, each (G n, N vectors), times what was turned. A last step that starts from zeros adds nothing
+    // to dU.
+    template <int N> void add(long steps, bool zeros, long columns, const T* const* dZ, const T* turned, long room, T* sums, bool more) const {
+        for (long strip = 0; strip < wide; strip += STRIP) {
+            const long count = steps - (zeros && strip + STRIP <= inputs);
+            for (long row = 0; row < rows; row += ROWS) {
+                auto tile = [&](auto vectors) {
+                    gradient_rows<T, ROWS, vectors(), N * L>(rows - row, count, columns, dZ, row, turned + strip * room,
+                                                             sums + row * wide + strip, wide, more);
+                };
+                switch (std::min(STRIP, wide - strip) / L) {
+                    case 1: tile(std::integral_constant<int, 1>()); break;
+                    case 2: tile(std::integral_constant<int, 2>()); break;
+#if defined(__AVX512F__)
+                    case 3: tile(std::integral_constant<int, 3>()); break;
+                    default: tile(std::integral_constant<int, 4>()); break;
+#endif
+                }
+            }
+        }
+    }
+    // Whether the panel's h is zero where the sequence starts.
+    bool zeros(long t, long first, long columns) const {
+        const T* h = s.H + first;
+        bool all = t == 0;
+        for (long u = 0; all && u < s.n; ++u) all = std::all_of(h + u * s.m, h + u * s.m + columns, [](T a) { return a == 0; });
+        return all;
     }
 };
 
 // The tile of Uᵀ dV of one step is the gradient of the step before's A, and goes through its gates at once.
 template <class T, class Cell, int N>
-void backward_panel(const SequenceBackward<T>& s, const T* U, T* gradient, long first, long columns) {
-    constexpr long L = LANES<T>, WIDTH = N * L, GATES = Cell::GATES;
+void backward_panel(const SequenceBackward<T>& s, const T* U, T* gradient, bool more, long first, long columns) {
+    constexpr long L = LANES<T>, WIDTH = N * L, GATES = Cell::GATES, GROUP = BLOCKS<N> * HEIGHT;
+    constexpr long GATHERED = std::max(2, 8 / N);  // steps whose dV is kept, and dZ then added to the gradient
     const long n = s.n, m = s.m, size = n * m, K = GATES * n;
-    const long rounded = (n + HEIGHT - 1) / HEIGHT * HEIGHT, parts = (K + PART - 1) / PART;
-    T* panels = scratch<T, 8>((2 * K + 2 * n + rounded) * WIDTH);
-    T *passed = panels + 2 * K * WIDTH, *dC = passed + n * WIDTH, *sums = dC + n * WIDTH;
+    const long rounded = (n + HEIGHT - 1) / HEIGHT * HEIGHT, parts = (K * N + PART - 1) / PART;
+    T* panels = scratch<T, 8>((GATHERED * K + 2 * n + rounded) * WIDTH);
+    T *passed = panels + GATHERED * K * WIDTH, *dC = passed + n * WIDTH, *sums = dC + n * WIDTH;
     // Sums of Uᵀ dV, so much of dV at a time that it stays in the first cache for all units.
-    auto tile = [&](const T* panel, long part, long unit, const Soon<T>& soon) {
+    auto tiles = [&](const T* panel, long part, long unit, const Soon<T>& soon) {
         long k = K * part / parts, end = K * (part + 1) / parts;
-        panel_tile<T, HEIGHT, N>(end - k, U + unit * K + k * HEIGHT, panel + k * WIDTH, sums + unit * WIDTH, part > 0,
-                                 soon);
+        panel_tiles<T, HEIGHT, N>((std::min(GROUP, n - unit) + HEIGHT - 1) / HEIGHT, end - k, U + unit * K + k * HEIGHT, K * HEIGHT,
+                                  panel + k * WIDTH, sums + unit * WIDTH, part > 0, soon);
     };
     auto product = [&](const T* panel, long part) {
-        for (long unit = 0; unit < n; unit += HEIGHT) tile(panel, part, unit, Soon<T>());
+        for (long unit = 0; unit < n; unit += GROUP) tiles(panel, part, unit, Soon<T>());
     };
     std::fill(passed, sums + rounded * WIDTH, T(0));
     const bool passes = GATES == 3 || s.mask;  // whether a gradient reaches h beside U
@@ -275,10 +347,14 @@ void backward_panel(const SequenceBackward<T>& s, const T* U, T* gradient, long 
             store(sums + u * WIDTH + j * L, load_part(s.dh + u * m + first + j * L, k[j]));
             if (s.dC) store(dC + u * WIDTH + j * L, load_part(s.dC + u * m + first + j * L, k[j]));
         }
-    const Gradient<T> of_parameters(s, columns);
+    const Gradient<T> of_parameters(s);
+    const long room = GATHERED * columns + L;  // what is turned beyond the last column is overwritten, or never read
+    T* turned = s.X ? scratch<T, 6>(of_parameters.wide * room) : nullptr;
+    const T* dZ_of[GATHERED];
     for (long t = s.steps - 1; t >= 0; --t) {
-        const T* after = panels + t % 2 * K * WIDTH;  // dV of the step after
-        T* own = panels + (t + 1) % 2 * K * WIDTH;
+        const long place = (s.steps - 1 - t) % GATHERED;
+        const T* after = panels + (place + GATHERED - 1) % GATHERED * K * WIDTH;  // dV of the step after
+        T* own = panels + place * K * WIDTH;
         const Step<T, const T> step{of(s.Z, t, K * m),    of(s.v, t, size),     of(s.H, t, size), of(s.C, t, size),
                                     of(s.H, t + 1, size), of(s.C, t + 1, size), nullptr,          nullptr};
         const T* dA = of(s.dA, t, size);
@@ -287,8 +363,8 @@ void backward_panel(const SequenceBackward<T>& s, const T* U, T* gradient, long 
         for (int j = 0; j < N; ++j) keep[j] = kept<T>(of(s.mask, t, m), first + j * L, k[j]);
         if (t + 1 < s.steps)
             for (long part = 0; part + 1 < parts; ++part) product(after, part);
-        for (long unit = 0; unit < n; unit += HEIGHT) {
-            const long last = std::min(n, unit + HEIGHT);
+        for (long unit = 0; unit < n; unit += GROUP) {
+            const long last = std::min(n, unit + GROUP);
             const T* sum = sums + unit * WIDTH;
             if (t + 1 < s.steps) {
                 Soon<T> soon;
@@ -297,7 +373,7 @@ void backward_panel(const SequenceBackward<T>& s, const T* U, T* gradient, long 
                     for (int g = 0; g < GATES; ++g) soon.add(of(step.Z, g, size, row));
                     for (const T* A : {step.C, step.v, step.H, dA}) soon.add(of(A, 0, 0, row));
                 }
-                tile(after, parts - 1, unit, soon);
+                tiles(after, parts - 1, unit, soon);
             }
             for (long u = unit; u < last; ++u)
                 for (int j = 0; j < N; ++j) {
@@ -317,10 +393,15 @@ void backward_panel(const SequenceBackward<T>& s, const T* U, T* gradient, long 
                     }
                 }
         }
-        if (s.X) of_parameters.add(t, first, own, WIDTH, gradient);
+        if (!s.X) continue;
+        dZ_of[place] = own;
+        of_parameters.turn(t, first, columns, place, turned, room);
+        if (place + 1 < GATHERED && t > 0) continue;
+        of_parameters.template add<N>(place + 1, of_parameters.zeros(t, first, columns), columns, dZ_of, turned, room, gradient, more);
+        more = true;
     }
     if (!s.to_start) return;
-    for (long part = 0; s.steps && part < parts; ++part) product(panels + K * WIDTH, part);
+    for (long part = 0; s.steps && part < parts; ++part) product(panels + (s.steps - 1) % GATHERED * K * WIDTH, part);
     for (long u = 0; u < n; ++u)
         for (int j = 0; j < N; ++j) {
             const long row = u * m + first + j * L;
@@ -377,7 +458,7 @@ template <class T> const T* packed(const Sequence<T>& s, long gates, long units)
 template <class T> const T* packed_transposed(long n, long gates, const T* U) {
     long blocks = (n + HEIGHT - 1) / HEIGHT, K = gates * n;
     T* packed = scratch<T, 7>(blocks * K * HEIGHT);
-    split(blocks, 4.0 * blocks * K * HEIGHT, 1, [=](long begin, long end) {
+    split(blocks, 8.0 * blocks * K * HEIGHT, 1, [=](long begin, long end) {
         T* to = packed + begin * K * HEIGHT;
         for (long b = begin; b < end; ++b)
             for (long k = 0; k < K; ++k)
@@ -412,20 +493,23 @@ template <class T> void recurrence_backward(const SequenceBackward<T>& s) {
         using Cell = decltype(cell);
         const T* U = packed_transposed<T>(s.n, Cell::GATES, s.U);
         const long rows = Cell::GATES * s.n, workers = shares(2.0 * s.steps * rows * s.n * s.m);
-        const long inputs = Gradient<T>(s, 0).inputs, wide = Gradient<T>(s, 0).wide, size = s.X ? rows * wide : 0;
+        const Gradient<T> each(s);
+        const long inputs = each.inputs, wide = each.wide, size = s.X ? rows * wide : 0;
         T* gradients = scratch<T, 5>(workers * size);
-        std::fill(gradients, gradients + workers * size, T(0));
+        std::vector<char> made(workers);  // which of them has sums
         each_panel<T>(s.m, workers, [&](long share, auto N, long first, long columns) {
-            backward_panel<T, Cell, N()>(s, U, gradients + share * size, first, columns);
+            backward_panel<T, Cell, N()>(s, U, gradients + share * size, made[share], first, columns);
+            made[share] = s.steps > 0;
         });
         if (!s.X) return;
-        split(rows, 1.0 * workers * size, 1, [=](long begin, long end) {
-            auto mean = [=](long row, long column, long count, T* to) {
-                for (long k = 0; k < count; ++k) {
-                    T sum = 0;
-                    for (long w = 0; w < workers; ++w) sum += gradients[w * size + row * wide + column + k];
-                    to[k] = sum / T(s.m);
+        split(rows, 4.0 * workers * size, 1, [=, &s, &made](long begin, long end) {
+            auto mean = [&](long row, long column, long count, T* to) {
+                std::fill_n(to, count, T(0));
+                for (long w = 0; w < workers; ++w) {
+                    const T* from = gradients + w * size + row * wide + column;
+                    for (long k = 0; made[w] && k < count; ++k) to[k] += from[k];
                 }
+                for (long k = 0; k < count; ++k) to[k] /= T(s.m);
             };
             for (long row = begin; row < end; ++row) {
                 mean(row, 0, s.n, s.dU + row * s.n);
