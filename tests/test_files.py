@@ -290,12 +290,12 @@ def test_a_limit_hit_in_the_middle_of_the_write_leaves_the_old_file(saved):
 def test_an_interrupt_leaves_the_old_file(saved):
     before = saved.read_bytes()
 
-    def interrupted():
-        yield b"half"
+    def interrupted(file):
+        file.write(b"half")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        atomic_write(saved, interrupted())
+        atomic_write(saved, interrupted)
     assert saved.read_bytes() == before
     assert left_in(saved.parent) == ["model.pellucid"]
 
@@ -303,8 +303,8 @@ def test_an_interrupt_leaves_the_old_file(saved):
 def test_sweep_removes_what_a_killed_writer_left_and_nothing_else(saved):
     program = (
         "import os, sys; from pellucid.files import atomic_write\n"
-        "def chunks():\n    yield b'half'\n    os.kill(os.getpid(), 9)\n"
-        "atomic_write(sys.argv[1], chunks())"
+        "def write(file):\n    file.write(b'half')\n    os.kill(os.getpid(), 9)\n"
+        "atomic_write(sys.argv[1], write)"
     )
     assert subprocess.run([sys.executable, "-c", program, saved], check=False).returncode == -9
     assert len(left_in(saved.parent)) == 2

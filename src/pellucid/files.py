@@ -6,13 +6,14 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import secrets
 import stat
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -23,10 +24,13 @@ try:
 except ModuleNotFoundError:  # Windows has no flock; one writer at a time is then up to the user
     fcntl = None  # type: ignore[assignment]
 
+Writer = Callable[[BinaryIO], Any]
+
 FORMAT = 1
 """Version of the layout that `write_arrays` writes; `read_arrays` refuses any other."""
 
 _TEMPORARY = ".pellucid-{}.tmp"
+_LENGTH = struct.Struct("<Q")  # of the header
 _HEADER_LIMIT = 100_000_000  # bytes; safetensors refuses to read a longer header
 _DTYPES = {
     "float64": "F64",
@@ -52,7 +56,7 @@ _MENDS = {
 }
 
 
-def atomic_write(path: str | os.PathLike, data: bytes | str | Iterable[Any]) -> Path:
+def atomic_write(path: str | os.PathLike, data: bytes | str | Writer) -> Path:
     """Put ``data`` at ``path``, whole or not at all: a reader sees the old file or the new one, never a mixture.
 
     The data goes to a temporary file in the same folder, is synced to disk and renamed over ``path``; folders that are
@@ -60,7 +64,7 @@ def atomic_write(path: str | os.PathLike, data: bytes | str | Iterable[Any]) -> 
 
     Arguments:
         path: the file; a symbolic link is followed, so the link stays and its target is replaced.
-        data: bytes, text (written as UTF-8), or buffers to be written one after the other.
+        data: bytes, text (written as UTF-8), or what writes them to the file it is given.
 
     Returns:
         ``path``.
@@ -71,7 +75,7 @@ def atomic_write(path: str | os.PathLike, data: bytes | str | Iterable[Any]) -> 
     path = Path(path)
     if isinstance(data, str):
         data = data.encode()
-    chunks: Iterable[Any] = [data] if isinstance(data, bytes) else data
+    write: Writer = (lambda file: file.write(data)) if isinstance(data, bytes) else data
     target = Path(os.path.realpath(path))
     temporary = target.parent / _TEMPORARY.format(secrets.token_hex(8))
     try:
@@ -79,8 +83,7 @@ def atomic_write(path: str | os.PathLike, data: bytes | str | Iterable[Any]) -> 
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
-                for chunk in chunks:
-                    file.write(chunk)
+                write(file)
                 file.flush()
                 os.fsync(file.fileno())
             if mode is not None:
@@ -95,7 +98,12 @@ def atomic_write(path: str | os.PathLike, data: bytes | str | Iterable[Any]) -> 
     return path
 
 
-def write_arrays(path: str | os.PathLike, arrays: dict[str, np.ndarray], document: dict[str, Any]) -> Path:
+def write_arrays(
+    path: str | os.PathLike,
+    arrays: dict[str, Any],
+    document: dict[str, Any],
+    to_numpy: Callable[[Any], np.ndarray] = np.asarray,
+) -> Path:
     """Write named arrays and a document as one safetensors file, atomically.
 
     The metadata holds the document as JSON (``pellucid``), the format version (``pellucid.format``) and the SHA-256 of
@@ -105,6 +113,7 @@ def write_arrays(path: str | os.PathLike, arrays: dict[str, np.ndarray], documen
         path: the file.
         arrays: array by name, any shape; bool, (u)int8…64, float16…64.
         document: plain values (see `to_json`).
+        to_numpy: brings an engine's array to the host; one after the other, so that no two are there together.
 
     Returns:
         ``path``.
@@ -116,28 +125,24 @@ def write_arrays(path: str | os.PathLike, arrays: dict[str, np.ndarray], documen
     Source:
         The safetensors format: 8 bytes of header length (little endian), the JSON header, the arrays in C order.
     """
-    plain = {name: _plain(name, array, path) for name, array in arrays.items()}
+    arrays = {name: A if hasattr(A, "dtype") else np.asarray(A) for name, A in arrays.items()}
+    for name, A in arrays.items():
+        _check(name, A, path)
     text = to_json(document)
-    header: dict[str, Any] = {
-        "__metadata__": {
-            "pellucid": text,
-            "pellucid.format": str(FORMAT),
-            "pellucid.arrays": json.dumps(list(plain)),
-            "pellucid.sha256": _digest(text, plain),
-        }
+    digest = hashlib.sha256(text.encode())
+    metadata = {
+        "pellucid": text,
+        "pellucid.format": str(FORMAT),
+        "pellucid.arrays": json.dumps(list(arrays)),
+        "pellucid.sha256": digest.hexdigest(),  # as long as the one that is known at the end
     }
-    by_alignment = sorted(plain, key=lambda name: -plain[name].itemsize)
+    header: dict[str, Any] = {"__metadata__": metadata}
     start = 0
-    for name in by_alignment:
-        array = plain[name]
-        header[name] = {
-            "dtype": _DTYPES[array.dtype.name],
-            "shape": list(array.shape),
-            "data_offsets": [start, start + array.nbytes],
-        }
-        start += array.nbytes
-    encoded = json.dumps(header).encode()
-    encoded += b" " * (-len(encoded) % 8)
+    for name, A in sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize):
+        size = math.prod(A.shape) * A.dtype.itemsize
+        header[name] = {"dtype": _DTYPES[A.dtype.name], "shape": list(A.shape), "data_offsets": [start, start + size]}
+        start += size
+    encoded = _encoded(header)
     if len(encoded) > _HEADER_LIMIT:
         raise ParameterError(
             "the document is too large to be read back",
@@ -146,16 +151,27 @@ def write_arrays(path: str | os.PathLike, arrays: dict[str, np.ndarray], documen
             got=f"{len(encoded):,} bytes",
             hint="large tables belong in the arrays",
         )
-    return atomic_write(
-        path, [struct.pack("<Q", len(encoded)), encoded, *(_bytes(plain[name]) for name in by_alignment)]
-    )
+
+    def write(file: BinaryIO) -> None:
+        begin = _LENGTH.size + len(encoded)
+        for name, A in arrays.items():
+            plain = np.asarray(to_numpy(A), dtype=A.dtype.newbyteorder("<"), order="C")
+            _add_to(digest, name, plain)
+            file.seek(begin + header[name]["data_offsets"][0])
+            file.write(_bytes(plain))
+        metadata["pellucid.sha256"] = digest.hexdigest()
+        file.seek(0)
+        file.write(_LENGTH.pack(len(encoded)) + _encoded(header))
+
+    return atomic_write(path, write)
 
 
-def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_arrays(path: str | os.PathLike, *, mapped: bool = False) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays and the document that `write_arrays` wrote, in the order they were given.
 
     Arguments:
         path: the file.
+        mapped: True for arrays that stay in the file until they are looked at: for those that are copied at once.
 
     Returns:
         The arrays by name, writable, and the document.
@@ -170,7 +186,9 @@ def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[st
         size = _regular(Path(path)).st_size
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
-            arrays = {name: np.require(file.get_tensor(name), requirements="W") for name in file.keys()}  # noqa: SIM118
+            names = list(file.keys())
+            read = _mapped(path) if mapped else file.get_tensor
+            arrays = {name: np.require(read(name), requirements="W") for name in names}
     except OSError as failure:
         hint = "check the path" if isinstance(failure, FileNotFoundError) else None
         raise CheckpointError(f"cannot be read: {failure.strerror or failure}", where=where, hint=hint) from failure
@@ -270,26 +288,47 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _plain(name: str, array: Any, path: str | os.PathLike) -> np.ndarray:
-    array = np.asarray(array)
+def _encoded(header: dict[str, Any]) -> bytes:
+    encoded = json.dumps(header).encode()
+    return encoded + b" " * (-len(encoded) % 8)
+
+
+def _mapped(path: str | os.PathLike) -> Callable[[str], np.ndarray]:
+    """What gives the arrays of a file that was found whole: a private view of its pages."""
+    pages = np.memmap(path, np.uint8, "c")
+    begin = _LENGTH.size + _LENGTH.unpack(bytes(pages[: _LENGTH.size]))[0]
+    header = json.loads(bytes(pages[_LENGTH.size : begin]))
+    names = {short: name for name, short in _DTYPES.items()}
+
+    def view(name: str) -> np.ndarray:
+        start, stop = (begin + offset for offset in header[name]["data_offsets"])
+        return np.asarray(pages[start:stop]).view(names[header[name]["dtype"]]).reshape(header[name]["shape"])
+
+    return view
+
+
+def _check(name: str, array: Any, path: str | os.PathLike) -> None:
     if array.dtype.name not in _DTYPES:
         raise ParameterError(
             f"array {name!r} cannot be saved", where=str(path), expected=", ".join(_DTYPES), got=array.dtype.name
         )
     if name == "__metadata__" or not name.isprintable():
         raise ParameterError("not a name that an array can be saved under", where=str(path), got=repr(name))
-    return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
 
 
 def _bytes(array: np.ndarray) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 
+def _add_to(digest: Any, name: str, array: np.ndarray) -> None:
+    digest.update(f"\0{name}\0{array.dtype.name}\0{array.shape}\0".encode())
+    digest.update(_bytes(array))
+
+
 def _digest(document: str, arrays: dict[str, np.ndarray]) -> str:
     digest = hashlib.sha256(document.encode())
     for name, array in arrays.items():
-        digest.update(f"\0{name}\0{array.dtype.name}\0{array.shape}\0".encode())
-        digest.update(_bytes(array))
+        _add_to(digest, name, array)
     return digest.hexdigest()
 
 

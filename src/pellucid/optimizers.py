@@ -7,7 +7,7 @@ rule to the engine, which applies it to every parameter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, ClassVar
@@ -114,9 +114,19 @@ class Optimizer:
         """The learning rate as the schedule it always is."""
         return schedules.get(self.learning_rate)
 
-    def init(self, params: Tree) -> dict[str, Tree]:
-        """The slots before the first update: for each slot a tree of zeros, shaped and typed like the parameters."""
-        return {name: tree_map(lambda W: np.zeros(W.shape, W.dtype), params) for name in self.slots}
+    def init(self, params: Tree, full: Callable[..., Array] = np.full) -> dict[str, Tree]:
+        """The slots before the first update: for each slot a tree shaped and typed like the parameters.
+
+        Arguments:
+            params: arrays, or what only has their shapes and types.
+            full: ``full(shape, value, dtype)`` makes an array where it is to lie.
+        """
+        return {name: tree_map(lambda W: full(W.shape, self._start, W.dtype), params) for name in self.slots}
+
+    @property
+    def _start(self) -> float:
+        """What every number of a slot is before the first update."""
+        return 0.0
 
     def rule(
         self, xp: Any, W: Array, dW: Array, slots: Mapping[str, Array], *, learning_rate: float, t: int
@@ -247,8 +257,9 @@ class AdaGrad(Optimizer):
     initial_accumulator: float = number("[0, inf)", 0.0)
     epsilon: float = number("(0, inf)", 1e-10)
 
-    def init(self, params: Tree) -> dict[str, Tree]:
-        return {"s": tree_map(lambda W: np.full(W.shape, self.initial_accumulator, W.dtype), params)}
+    @property
+    def _start(self):
+        return self.initial_accumulator
 
     def rule(self, xp, W, dW, slots, *, learning_rate, t):
         s = slots["s"] + xp.square(dW)

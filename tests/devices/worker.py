@@ -5,18 +5,26 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import math
 import os
 import shutil
 import sys
+import tracemalloc
+from collections import Counter
 
 import numpy as np
+import pytest
 
 os.environ["JAX_NUM_CPU_DEVICES"] = sys.argv[1]
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # compiled sooner; it runs for an instant
 
+import jax
+
 import pellucid as pl
+from pellucid.engines.jax.placement import OnMesh
 from pellucid.trees import leaves
 from pellucid.zoo.alexnet import small
 
@@ -26,7 +34,7 @@ def data(shape, m=16, classes=4):
     return rng.normal(size=(m, *shape)).astype("float32"), rng.integers(0, classes, m)
 
 
-def network(name):
+def network(name, **more):
     options = {"loss": "softmax_cross_entropy", "engine": "jax", "seed": 2}
     if name == "mlp":
         layers = [pl.Dense(64, "relu"), pl.BatchNorm(), pl.Dropout(0.4), pl.Dense(5, "tanh"), pl.Dense(4)]
@@ -37,6 +45,14 @@ def network(name):
             *(pl.LocalResponseNorm(groups=2), pl.ConvTranspose2D(2, 2), pl.Flatten(), pl.Dense(4)),
         ]
         return pl.Sequential(*layers, input_shape=(1, 8, 8), **options), data((1, 8, 8))
+    if name == "layers":  # whose parameters lie in trees of their own, or are not those of a product
+        x, y = np.random.default_rng(5).integers(0, 36, (16, 5)), data((), m=16)[1]
+        ids = pl.Input((5,))
+        A = pl.TimeDistributed(pl.Dense(36, "relu"))(pl.Embedding(36, 32)(ids))
+        A = pl.Bidirectional(pl.LSTM(16, return_sequences=True))(A)
+        A = pl.Recompute(pl.TimeDistributed(pl.Dense(36)), pl.LayerNorm(), pl.Dropout(0.2))(A)
+        A = pl.GRU(20)(pl.AdditiveAttention(34)(A, A))
+        return pl.Graph(inputs=ids, outputs=pl.Dense(4)(A), **options, **more), (x, y)
     if name == "lstm":
         x, y = data((5, 3))
         x = pl.Sequences([each[: 1 + i % 5] for i, each in enumerate(x)])
@@ -56,6 +72,81 @@ def trained(name, mesh, **options):
     }
 
 
+def most_held():
+    """The bytes of all arrays there are, on the device that has most of them."""
+    buffers = {
+        (part.device, part.data.unsafe_buffer_pointer()): part.data.nbytes  # two arrays may share one
+        for A in jax.live_arrays()
+        for part in A.addressable_shards
+    }
+    held = Counter()
+    for (device, _), size in buffers.items():
+        held[device] += size
+    return max(held.values(), default=0)
+
+
+class Watch(pl.Callback):
+    def __init__(self):
+        self.most = 0
+
+    def on_update(self, training):
+        self.most = max(self.most, most_held())
+
+
+def spread(mesh):
+    """A network made, trained, saved, read and run on a mesh: bytes of the device that has most, and of the host."""
+
+    def made(**where):
+        layers = [pl.Dense(128, "relu") for _ in range(8)]
+        return pl.Sequential(
+            *layers, pl.Dense(4), input_shape=128, loss="softmax_cross_entropy", engine="jax", seed=2, **where
+        )
+
+    found = {}
+    most = []
+    placed = OnMesh.placed
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OnMesh, "placed", lambda *given: (placed(*given), most.append(most_held()))[0])
+        net = made(mesh=mesh)
+        found["made"] = max(most)
+        x, y = data((128,))
+        options = {"batch_size": 8, "metrics": (), "optimizer": "adam(1e-2)", "progress": False, "epochs": 1}
+        watch = Watch()
+        with pl.runs.Run.create(f"{os.environ['RUN']}-{mesh}", config={}, environment={}) as run:
+            net.fit(x, y, callbacks=[watch], run=run, **options)
+        found["trained"] = watch.most
+        path = os.environ["RUN"] + ".pellucid"
+        tracemalloc.start()
+        net.save(path)
+        found["saved"] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        predicted = net.predict(x)
+        shares = {
+            name: math.prod(W.sharding.shard_shape(W.shape)) / W.size
+            for name, W in leaves(net.parameters)
+            if W.size > 1000
+        }
+        del net
+        gc.collect()
+        most.clear()
+        net = pl.load(path, engine="jax", mesh=mesh)
+        found["read"] = max(most)
+        again = net.predict(x)
+        del net
+        gc.collect()
+        watch.most = 0
+        most.clear()
+        net = made(mesh=mesh)
+        net.fit(x, y, callbacks=[watch], run=run.path, resume=True, **(options | {"epochs": 2}))
+        found["resumed"] = max(most)
+    one = made()
+    whole = sum(W.nbytes for _, W in leaves(one.parameters))
+    same = all(np.array_equal(one.parameters[name]["W"], W["W"]) for name, W in made(mesh=mesh).parameters.items())
+    one.fit(x, y, **options)
+    apart = [float(np.abs(np.subtract(other, one.predict(x))).max()) for other in (predicted, again)]
+    return {"whole": whole, "same": same, "shares": shares, "apart": apart, **found}
+
+
 def refused(**options):
     net, (x, y) = network("mlp")
     try:
@@ -66,6 +157,18 @@ def refused(**options):
 
 def done(job):
     name, _, mesh = job.partition(":")
+    if name == "spread":
+        return spread(mesh)
+    if name == "step_bytes":  # of networks of 4 and of 12 such layers
+        return [
+            (found.parameter_bytes, found.step_bytes, [tuple(row) for row in found.rows])
+            for layers in ([pl.Dense(128, "relu") for _ in range(n)] for n in (4, 12))
+            for net in [pl.Sequential(*layers, input_shape=128, loss="mse", engine="jax")]
+            for found in [pl.exchanged(net, mesh=mesh, batch_size=8)]
+        ]
+    if name == "lies":
+        shapes = [(64, 32), (32, 64), (63, 64), (6, 5), (7, 5), (4096,), (4098, 3), (36, 36, 3, 3), (1, 2048), ()]
+        return [list(OnMesh(pl.engines.get("jax"), pl.Mesh.of(mesh)).split(shape)) for shape in shapes]
     if name == "exchanged":
         found = pl.exchanged(network("alexnet")[0], mesh=mesh, batch_size=8)
         return {

@@ -15,7 +15,7 @@ engine overrides those it can do faster. The last axis of every array is the exa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -114,12 +114,11 @@ class Ops(ABC):
         """
         return 0
 
-    def placement(self, mesh: Mesh | None, units: Mapping[str, int]) -> Placement:
-        """Where the arrays of a training lie.
+    def placement(self, mesh: Mesh | None) -> Placement:
+        """Where the arrays of a network or a training lie.
 
         Arguments:
             mesh: the devices; None is one.
-            units: of the layers whose parameters have their units along the first axis, by name.
 
         Raises:
             EngineError: this engine runs on one device, or there are not so many devices.
@@ -129,6 +128,15 @@ class Ops(ABC):
                 f"the {self.name} engine runs on one device", where="mesh", got=str(mesh), hint="engine='jax'"
             )
         return Placement(self)
+
+    def fetched(self, params: Tree, dA: Any = None) -> Tree:
+        """A layer's parameters as its blocks read them, where each device keeps a part of them.
+
+        Arguments:
+            params: as they are kept.
+            dA: what the backward block starts from; it is not to begin before that is there.
+        """
+        return params
 
     def scope(self, name: str) -> AbstractContextManager[Any]:
         """What is computed within is called ``name`` in the program that the engine compiles, if it does."""
@@ -456,8 +464,11 @@ class Ops(ABC):
     # --- randomness ---------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def random_key(self, *numbers: int) -> Any:
-        """The key of a random stream. The same numbers give the same stream on the same engine, always."""
+    def random_key(self, *numbers: Any) -> Any:
+        """The key of a random stream. The same numbers give the same stream on the same engine, always.
+
+        Where the engine has `looped` the last may be an array of numbers, for a key of each, along the first axis.
+        """
 
     @abstractmethod
     def fold_in(self, key: Any, number: int) -> Any:

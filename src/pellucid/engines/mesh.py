@@ -7,8 +7,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pellucid.errors import ParameterError
-from pellucid.trees import Tree
+from pellucid.trees import Tree, tree_map
 
 if TYPE_CHECKING:
     from pellucid.engines.base import Array, Ops
@@ -23,8 +25,8 @@ class Mesh:
     Arguments:
         data: parts that every batch is split into; each row of devices has one.
         model: parts that the units of dense layers and convolutions are split into; each column has one.
-        sharded: True splits large parameters and the optimizer's slots over the rows too, each device keeping a part
-            and fetching the others where they are used: less memory, more exchanged.
+        sharded: True splits large parameters and their slots over the rows too, each device keeping a part and fetching
+            the others where they are used: less memory, more exchanged.
 
     Source: Rajbhandari et al. 2020, ZeRO, section 5, for ``sharded``; Krizhevsky 2014, section 3, for the two axes.
     """
@@ -88,13 +90,29 @@ class Placement:
     def __init__(self, ops: Ops) -> None:
         self.ops = ops
 
-    def spread(self, tree: Tree, *, slot: bool = False) -> Tree:
-        """Parameters or state by layer, or an optimizer's ``slot`` of their shape, brought to where they belong."""
+    def placed(self, leaf: Any, dtype: Any = None) -> Array:
+        """A parameter, a leaf of the state or a slot where it belongs."""
+        return self.ops.asarray(leaf, dtype)
+
+    def spread(self, tree: Tree) -> Tree:
+        """A tree of parameters, state or slots, copied to where they belong."""
+        return tree_map(lambda leaf: self.placed(leaf).copy(), tree)
+
+    def full(self, shape: tuple[int, ...], value: float, dtype: Any) -> Array:
+        """A slot of an optimizer where it belongs, all of one value; nowhere is more of it made than lies there."""
+        return self.ops.asarray(np.full(shape, value, dtype))
+
+    def kept(self, tree: Tree) -> Tree:
+        """The same within a compiled step: what it returns stays where it belongs, and gradients go where they do."""
         return tree
 
-    def kept(self, tree: Tree, *, slot: bool = False) -> Tree:
-        """The same within a compiled step: what it returns stays where it belongs."""
-        return tree
+    def everywhere(self, values: Any) -> Array:
+        """An array that every device is to have whole."""
+        return self.ops.asarray(values)
+
+    def examples(self, A: Array) -> Array:
+        """Within a compiled step, an array (…, m) of which each device computes its own examples."""
+        return A
 
     def home(self, tree: Any) -> Any:
         """The whole of a tree, or of a named tuple of trees, on one device of this process again."""
@@ -119,8 +137,9 @@ class Placement:
         """The next number of examples from m on that can be split."""
         return m if self.mesh is None else -(-m // self.mesh.data) * self.mesh.data
 
-    def agreed(self, wanted: bool, at: int) -> bool:
-        """Whether any process wants it; several processes ask each other only now and then, by the update ``at``."""
+    def agreed(self, wanted: bool, at: int, since: int = -1) -> bool:
+        """Whether any process wants it; several processes ask each other only now and then: where one of the updates
+        after ``since`` up to ``at`` is such a one."""
         return wanted
 
     def active(self) -> AbstractContextManager[Any]:

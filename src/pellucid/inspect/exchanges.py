@@ -112,7 +112,7 @@ def exchanged(net: Network, *, mesh: Any, batch_size: int = 32, optimizer: Any =
     wanted = Mesh.of(mesh)
     if wanted is None:
         raise ParameterError("one device exchanges nothing", where="exchanged", expected="mesh='data=2', …")
-    placement: Any = net.ops.placement(wanted, net.units)
+    placement: Any = net.ops.placement(wanted)
     placement.check(batch_size)
     rule = optimizers.get(optimizer)
 
@@ -123,10 +123,9 @@ def exchanged(net: Network, *, mesh: Any, batch_size: int = 32, optimizer: Any =
         done = net.iteration(params, state, *batch, mode=Mode(True, key, mask={}))
         with net.ops.scope("update"):
             params, new = rule.update(
-                net.ops, params, done.grads, dict(zip(slots, own, strict=True)), learning_rate=0.1, t=1
+                net.ops, params, placement.kept(done.grads), dict(zip(slots, own, strict=True)), learning_rate=0.1, t=1
             )
-        kept = [placement.kept(params), *(placement.kept(slot, slot=True) for slot in new.values())]
-        return kept, placement.kept(done.state), done.cost
+        return [placement.kept(tree) for tree in (params, *new.values())], placement.kept(done.state), done.cost
 
     trees = [net.parameters, *slots.values()]
     batch = (_inputs(net, batch_size), _targets(net, batch_size))
@@ -138,7 +137,7 @@ def exchanged(net: Network, *, mesh: Any, batch_size: int = 32, optimizer: Any =
     loss = sum(count for scope, count in sent.items() if scope not in known and scope != "update")
     others = [Exchange("loss", "", loss, 0)] if loss else []
     others += [Exchange("update", "", 0, update)] if update else []
-    held = sum(placement.bytes_held(tree, slot=index > 0) for index, tree in enumerate(trees))
+    held = sum(map(placement.bytes_held, trees))
     shown = [row for row in rows if row.split or row.forward or row.backward]
     return Exchanged((*shown, *others), wanted, batch_size, held, step_bytes)
 
@@ -198,7 +197,7 @@ def _labels(net: Network) -> list[tuple[str, str]]:
 def _row(net: Network, placement: Any, label: str, name: str, sent: Counter[str]) -> Exchange:
     split = ""
     if name in net.parameters:
-        axes = {axis for _, leaf in leaves(net.parameters[name]) for axis in placement.split(name, leaf.shape) if axis}
+        axes = {axis for _, leaf in leaves(net.parameters[name]) for axis in placement.split(leaf.shape) if axis}
         split = ", ".join(_WORDS[axis] for axis in ("model", "data") if axis in axes) or "whole"
     return Exchange(label, split, sent[f"{label}/forward"], sent[f"{label}/backward"])
 

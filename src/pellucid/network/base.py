@@ -7,6 +7,7 @@ import os
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from numbers import Real
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ import numpy as np
 
 from pellucid import engines, losses, regularizers
 from pellucid.engines.base import Array, Ops
+from pellucid.engines.mesh import Mesh
 from pellucid.errors import DataError, ParameterError, ShapeError
 from pellucid.layers.activations import Activation, Identity
 from pellucid.layers.base import Layer, Mode, Shape, relocated
@@ -101,6 +103,7 @@ class Network(ABC):
         inputs, outputs: shapes by name, without the example axis.
         penalties: (layer, parameter, regularizer) for each parameter that one applies to.
         ops: the engine's primitives.
+        placement: where parameters and state lie.
         dtype, precision: of its arrays, and of the operands of products.
     """
 
@@ -122,6 +125,7 @@ class Network(ABC):
         dtype: str,
         precision: str | None,
         regularizer: Any,
+        mesh: Any,
         single: bool,
     ) -> None:
         """What the two kinds of network share of being made, once layers, names and shapes stand."""
@@ -137,6 +141,7 @@ class Network(ABC):
                 got=f"precision={precision!r} with dtype={dtype!r}",
             )
         self.ops: Ops = engines.get(engine, None if precision == dtype else precision)
+        self.placement = self.ops.placement(Mesh.of(mesh))
         self.precision = precision or dtype
         self.engine, self.seed, self.dtype, self.single = engine, int(seed), dtype, single
         self.regularizer = regularizer and regularizers.get(regularizer, where="network")
@@ -224,14 +229,19 @@ class Network(ABC):
         for index, (layer, name) in enumerate(self.names.items()):
             # Without the last number, layer 0 would be drawn from default_rng(seed)'s stream, as users' data often is.
             rng = np.random.default_rng([self.seed, index, 1])
-            params[name] = layer.init(rng, self.input_shapes[layer], np.dtype(self.dtype))
-            state[name] = layer.init_state(self.input_shapes[layer], np.dtype(self.dtype))
+            # Placed at once: of a network that is spread over devices there is never more than a layer at one place.
+            params[name] = self._on_engine(layer.init(rng, self.input_shapes[layer], np.dtype(self.dtype)))
+            state[name] = self._on_engine(layer.init_state(self.input_shapes[layer], np.dtype(self.dtype)))
         self._recording = None
-        self._parameters = self._on_engine({name: tree for name, tree in params.items() if tree})
-        self.state = self._on_engine({name: tree for name, tree in state.items() if tree})
+        self._parameters = {name: tree for name, tree in params.items() if tree}
+        self.state = {name: tree for name, tree in state.items() if tree}
 
     def _on_engine(self, tree: Tree) -> Tree:
-        return tree_map(lambda leaf: self.ops.asarray(leaf, self.dtype), tree)
+        return tree_map(self.placed, tree)
+
+    def placed(self, leaf: Any) -> Array:
+        """A parameter or a leaf of the state on the engine, where it belongs."""
+        return self.placement.placed(leaf, self.dtype)
 
     @property
     def parameters(self) -> Tree:
@@ -241,17 +251,18 @@ class Network(ABC):
     @parameters.setter
     def parameters(self, params: Tree) -> None:
         self._recording = None  # which keeps the arrays alive that it reads
-        self._parameters = self._on_engine(parameters.fitted(params, self._parameters, self.dtype))
+        self._parameters = parameters.fitted(params, self._parameters, self.placed)
 
     def _compile(self) -> None:
         """Have the engine compile what predictions run; for a weak reference, as networks would not be freed else."""
         self._predicted = self.ops.compile(partial(_predicted, weakref.proxy(self)))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_predicted"}
+        return {name: value for name, value in vars(self).items() if name not in ("_predicted", "placement")}
 
     def __setstate__(self, attributes: dict[str, Any]) -> None:
         vars(self).update(attributes)
+        self.placement = self.ops.placement(None)
         self._compile()
 
     def adopt(self, params: Tree, state: Tree) -> None:
@@ -293,7 +304,8 @@ class Network(ABC):
             inputs: X by input name, examples last.
             masks: which steps count, by label, as `masks` returns them.
         """
-        return self._predicted(params, state, inputs, masks)
+        with self.placement.active() if params is self._parameters else nullcontext():
+            return self._predicted(params, state, inputs, masks)
 
     def iteration(
         self,
@@ -407,12 +419,6 @@ class Network(ABC):
     def stateful(self) -> frozenset[str]:
         """The names of the layers that start each batch where the batch before ended."""
         return frozenset(name for layer, name in self.names.items() if getattr(layer, "stateful", False))
-
-    @property
-    def units(self) -> dict[str, int]:
-        """Of each layer whose parameters have its units along the first axis, so that it can be split by them."""
-        own = {name: getattr(layer, "units", None) for layer, name in self.names.items() if not layer.start()}
-        return {name: n for name, n in own.items() if n and _has_units(self._parameters.get(name, {}), n)}
 
     def fresh_state(self, m: int = 1) -> Tree:
         """What the stateful layers start from before a first batch: zeros, for m examples; for 1, of any number."""
@@ -844,11 +850,6 @@ def in_order(grads: Tree, params: Tree) -> Tree:
                     hint="transpose it" if turned else "a parameter's gradient is the mean over the examples alone",
                 )
     return {name: grads[name] for name in params}
-
-
-def _has_units(params: Tree, units: int) -> bool:
-    W = params.get("W")
-    return W is not None and W.ndim > 1 and W.shape[0] == units
 
 
 def _same_count(inputs: Mapping[str, Array], targets: Mapping[str, Array]) -> None:

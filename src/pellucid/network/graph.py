@@ -27,7 +27,7 @@ class Graph(Network):
         outputs: nodes by name, or one node.
         loss: one for each output, by name; or one for the only output.
         loss_weights: factor of each output's loss in J; 1 where not named.
-        seed, engine, dtype, precision, regularizer: as in `Sequential`.
+        seed, engine, dtype, precision, regularizer, mesh: as in `Sequential`.
 
     Raises:
         ShapeError, ParameterError: an input the outputs do not need, or one they need and that is not named.
@@ -45,6 +45,7 @@ class Graph(Network):
         dtype: str = "float32",
         precision: str | None = None,
         regularizer: Any = None,
+        mesh: Any = None,
     ) -> None:
         single = isinstance(inputs, Node) and isinstance(outputs, Node)
         self.input_nodes = {"input": inputs} if isinstance(inputs, Node) else dict(inputs)
@@ -77,6 +78,7 @@ class Graph(Network):
             dtype=dtype,
             precision=precision,
             regularizer=regularizer,
+            mesh=mesh,
             single=single,
         )
         self._trained: set[Node] = set()  # nodes with parameters somewhere before them
@@ -136,7 +138,7 @@ class Graph(Network):
             A_prev = call.as_input(tuple(values[node] for node in call.inputs))
             own = self._own_mode(index, state, mode)
             with self.ops.scope(f"{self.steps[index].label}/forward"):
-                A, cache = layer.forward(self.ops, params.get(name, {}), A_prev, mode=own)
+                A, cache = layer.forward(self.ops, self.ops.fetched(params.get(name, {})), A_prev, mode=own)
             values.update(zip(call.nodes, A if len(call.nodes) > 1 else (A,), strict=True))
             caches.append(cache)
             if observer:
@@ -162,7 +164,8 @@ class Graph(Network):
             )
             dA = dA if len(dA) > 1 else dA[0]
             with self.ops.scope(f"{self.steps[index].label}/backward"):
-                dA_prev, own = backward(layer, self.ops, params.get(name, {}), kept[index], dA, input_gradient=wanted)
+                weights = self.ops.fetched(params.get(name, {}), dA)
+                dA_prev, own = backward(layer, self.ops, weights, kept[index], dA, input_gradient=wanted)
             if observer:
                 observer.backward(index, dA, dA_prev, own)
             if own:

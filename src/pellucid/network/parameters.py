@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,8 @@ def copied(params: Tree) -> Tree:
     return tree_map(lambda leaf: leaf.copy(), params)
 
 
-def fitted(params: Tree, like: Tree, dtype: Any, *, where: str = "parameters") -> Tree:
-    """``params`` with the names, shapes and float type of ``like``.
+def fitted(params: Tree, like: Tree, placed: Callable[[Any], Any], *, where: str = "parameters") -> Tree:
+    """``params`` with the names and shapes of ``like``, one copy after the other ``placed`` where it belongs.
 
     Raises:
         ShapeError: naming the first parameter that is missing, unknown or of another shape.
@@ -43,7 +44,7 @@ def fitted(params: Tree, like: Tree, dtype: Any, *, where: str = "parameters") -
             raise ShapeError(
                 f"{name} has another shape", where=where, expected=wanted[name].shape, got=np.shape(given[name])
             )
-    return tree_map(lambda new, _: np.array(new, dtype=dtype), _ordered(params, like), like)
+    return tree_map(lambda new: placed(np.array(new)), _ordered(params, like))
 
 
 def _ordered(tree: Tree, like: Tree) -> Tree:

@@ -26,12 +26,14 @@ _NEEDED: dict[str, tuple[str, ...]] = {
 }
 
 
-def from_config(document: dict[str, Any], *, engine: str = "auto", where: str = "network", **changes: Any) -> Network:
+def from_config(
+    document: dict[str, Any], *, engine: str = "auto", mesh: Any = None, where: str = "network", **changes: Any
+) -> Network:
     """The network that a document describes: what `Network.config` returned, or a TOML file said.
 
     Arguments:
         document: the description. ``network`` is ``"Sequential"`` (the default) or ``"Graph"``.
-        engine: where it runs.
+        engine, mesh: where it runs.
         where: the document's place, for messages.
         changes: entries that replace the document's, such as ``seed=3``.
 
@@ -52,7 +54,9 @@ def from_config(document: dict[str, Any], *, engine: str = "auto", where: str = 
             raise ParameterError(f"{key!r} is missing", where=where, expected=", ".join(_NEEDED[kind]))
     names = ("loss", "loss_weights", "seed", "dtype", "precision", "regularizer")
     cls = Graph if kind == "Graph" else Sequential
-    return cls.from_config(document, engine=engine, **{key: document[key] for key in names if key in document})
+    return cls.from_config(
+        document, engine=engine, mesh=mesh, **{key: document[key] for key in names if key in document}
+    )
 
 
 def layer_from(described: Any, members: dict[str, Layer], where: str) -> Layer:
@@ -85,15 +89,18 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def contents(net: Network) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A network as named arrays and a JSON document; `restored` is the inverse."""
-    to_numpy = net.ops.to_numpy
-    arrays = {f"parameters/{path}": to_numpy(leaf) for path, leaf in flatten(net.parameters).items()}
-    arrays |= {f"state/{path}": to_numpy(leaf) for path, leaf in flatten(net.state).items()}
+    """A network as named arrays of its engine and a JSON document; `restored` is the inverse."""
+    arrays = flatten({"parameters": net.parameters, "state": net.state})
     return arrays, {"config": net.config(), "preprocessing": net.preprocessing}
 
 
 def restored(
-    arrays: dict[str, Any], document: dict[str, Any], *, engine: str = "auto", where: str = "network"
+    arrays: dict[str, Any],
+    document: dict[str, Any],
+    *,
+    engine: str = "auto",
+    mesh: Any = None,
+    where: str = "network",
 ) -> Network:
     """The network that `contents` took apart.
 
@@ -103,7 +110,7 @@ def restored(
     if "config" not in document:
         raise CheckpointError("there is no network in this file", where=where)
     try:
-        net = from_config(document["config"], engine=engine, where=where)
+        net = from_config(document["config"], engine=engine, mesh=mesh, where=where)
     except ParameterError as problem:
         if not problem.problem.startswith("unknown layer "):
             raise
@@ -128,29 +135,29 @@ def fill(net: Network, arrays: dict[str, Any], *, where: str) -> None:
         tree, _, rest = path.partition("/")
         if tree in trees:
             trees[tree][rest] = array
-    net.parameters = fitted(unflatten(trees["parameters"]), net.parameters, net.dtype, where=where)
+    params = fitted(unflatten(trees["parameters"]), net.parameters, net.placed, where=where)
     state, like = unflatten(trees["state"]), dict(net.state)
     for name, fresh in net.fresh_state().items():  # of as many examples as the last batch had
         m = max((np.shape(each)[-1:] for _, each in leaves(state.get(name, {}))), default=(1,))
         like[name] = {key: np.broadcast_to(column, (len(column), *m)) for key, column in fresh.items()}
-    net.state = net._on_engine(fitted(state, like, net.dtype, where=where))
+    net.adopt(params, fitted(state, like, net.placed, where=where))
 
 
 def save(net: Network, path: str | os.PathLike[str]) -> None:
     """Write the network to one file, whole or not at all."""
-    arrays, document = contents(net)
-    files.write_arrays(path, arrays, document)
+    files.write_arrays(path, *contents(net), net.ops.to_numpy)
 
 
-def load(path: str | os.PathLike[str], *, engine: str = "auto") -> Network:
+def load(path: str | os.PathLike[str], *, engine: str = "auto", mesh: Any = None) -> Network:
     """A network from the file that `Network.save` wrote.
 
     Arguments:
         path: the file.
         engine: where it will run.
+        mesh: devices that it is spread over as it is read, as in `Sequential`.
 
     Raises:
         CheckpointError: the file is missing, corrupt, truncated or not a pellucid network.
     """
-    arrays, document = files.read_arrays(path)
-    return restored(arrays, document, engine=engine, where=str(path))
+    arrays, document = files.read_arrays(path, mapped=True)
+    return restored(arrays, document, engine=engine, mesh=mesh, where=str(path))

@@ -30,6 +30,8 @@ class Sequential(Network):
         precision: ``"bfloat16"`` to round what dense and convolutional layers multiply to bfloat16, and sum in float32;
             parameters, gradients and everything else stay in ``dtype``. None multiplies as it is.
         regularizer: of every weight whose layer names none of its own.
+        mesh: devices that the parameters are spread over as they are drawn, with ``engine="jax"``; as in
+            `pellucid.fit`, which takes it from here. None is one device.
 
     Raises:
         ShapeError: layers that do not fit together, naming the layer and the shapes up to it.
@@ -46,6 +48,7 @@ class Sequential(Network):
         dtype: str = "float32",
         precision: str | None = None,
         regularizer: Any = None,
+        mesh: Any = None,
     ) -> None:
         chain = layers[0] if len(layers) == 1 and isinstance(layers[0], (list, tuple)) else layers
         self.layers: tuple[Layer, ...] = tuple(chain)  # type: ignore[arg-type]
@@ -69,6 +72,7 @@ class Sequential(Network):
             dtype=dtype,
             precision=precision,
             regularizer=regularizer,
+            mesh=mesh,
             single=True,
         )
         trained = [index for index, layer in enumerate(self.layers) if self.names[layer] in self.parameters]
@@ -116,7 +120,7 @@ class Sequential(Network):
             A_prev = A
             own = self._own_mode(index, state, mode)
             with self.ops.scope(f"{self.steps[index].label}/forward"):
-                A, cache = layer.forward(self.ops, params.get(name, {}), A_prev, mode=own)
+                A, cache = layer.forward(self.ops, self.ops.fetched(params.get(name, {})), A_prev, mode=own)
             caches.append(cache)
             if observer:
                 observer.forward(index, A_prev, A, cache)
@@ -131,7 +135,8 @@ class Sequential(Network):
             name = self.names[layer]
             wanted = input_gradient or index > last
             with self.ops.scope(f"{self.steps[index].label}/backward"):
-                dA_prev, own = backward(layer, self.ops, params.get(name, {}), caches[index], dA, input_gradient=wanted)
+                weights = self.ops.fetched(params.get(name, {}), dA)
+                dA_prev, own = backward(layer, self.ops, weights, caches[index], dA, input_gradient=wanted)
             if own:
                 grads[name] = added(grads[name], own) if name in grads else own
             if observer:

@@ -143,7 +143,7 @@ class Source:
                 but for a ``change``, which may mix them.
         """
         m = len(chosen)
-        lies = placement or Placement(self.net.ops)
+        lies = placement or self.net.placement
         share = lies.share(m)
         batch = self._gathered(chosen) if change else self._gathered(chosen, share)
         batch = change(batch).part(share) if change else batch

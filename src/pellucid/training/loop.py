@@ -97,7 +97,7 @@ def fit(
         mesh: devices to train on, with ``engine="jax"``: ``"data=4"`` splits every batch over four of them,
             ``"data=2,model=2"`` the units of dense layers and convolutions too, ``"data=4,sharded"`` also the memory
             for parameters and slots; or a `Mesh`. The result is one device's to rounding, and a run can be resumed on
-            another mesh. None is one device.
+            another mesh. None is where the network was made: on one device, or on its own ``mesh``.
 
     Returns:
         What happened in each epoch.
@@ -193,7 +193,7 @@ class Training:
         mesh: Any = None,
     ) -> None:
         self.net, self.ops = net, net.ops
-        self.placement = net.ops.placement(Mesh.of(mesh), net.units)
+        self.placement = net.placement if mesh is None else net.ops.placement(Mesh.of(mesh))
         self.seed = net.seed if seed is None else whole_number("seed", seed, least=0)
         self.optimizer = optimizers.get(optimizer)
         self.source, self.validation = _held_out(net, source, validation, self.seed)
@@ -235,10 +235,8 @@ class Training:
                 )
 
         spread = self.placement.spread
-        self.params = spread(parameters.copied(net.parameters))
-        self.state = spread(parameters.copied(net.state))
-        slots = tree_map(lambda slot: self.ops.asarray(slot), self.optimizer.init(self.params))
-        self.slots = {name: spread(slot, slot=True) for name, slot in slots.items()}
+        self.params, self.state = spread(net.parameters), spread(net.state)
+        self.slots = self.optimizer.init(self.params, self.placement.full)
         self.schedule_state = self.optimizer.schedule.initial_state()
         self.history = History()
         self.epoch = self.batch = self.t = 0
@@ -246,6 +244,7 @@ class Training:
         self._tally = _Tally()
         self._step: Any = None  # while it runs; both know the training, and would keep its memory after it
         self._resident: Resident | None = None
+        self._adopted = False  # whether the network has the same arrays
 
     # --- the loop -----------------------------------------------------------------------------------------------
 
@@ -263,8 +262,9 @@ class Training:
     def run(self, *, until: int | None = None) -> History:
         """Train until the last epoch, until epoch ``until`` or until a stop; the network gets what was learned."""
         last = self.epochs if until is None else min(until, self.epochs)
-        if self.params is self.net.parameters:  # of the run before; this one gives its own away
+        if self._adopted:  # after the run before; this one gives its own away
             self.params, self.state = parameters.copied(self.params), parameters.copied(self.state)
+            self._adopted = False
         self._resident = Resident(self) if Resident.fits(self) else None
         try:
             return self._run(last)
@@ -302,13 +302,20 @@ class Training:
     def _finish(self, *, adopt: bool = True) -> None:
         with contextlib.ExitStack() as last:  # whatever a callback raises, the others end too
             if adopt:
-                home = self.placement.home
-                last.callback(lambda: self.net.adopt(home(self.params), home(self.state)))
+                last.callback(self._hand_over)
             for callback in reversed(self.callbacks):
                 last.callback(callback.on_end, self)
 
-    def _stop_if_asked(self, interruption: _Interruption) -> None:
-        if self.placement.agreed(bool(interruption.wanted), self.batch):
+    def _hand_over(self) -> None:
+        """The network gets what was learned: spread where it was made so, else on one device."""
+        bring = self.placement.home
+        if self.net.placement.mesh is not None:
+            bring = partial(tree_map, self.net.placement.placed)
+        self.net.adopt(bring(self.params), bring(self.state))
+        self._adopted = True
+
+    def _stop_if_asked(self, interruption: _Interruption, since: int = -1) -> None:
+        if self.placement.agreed(bool(interruption.wanted), self.batch, since):
             self.save()
             interruption.carry_out()
 
@@ -318,13 +325,14 @@ class Training:
             m = min(self.batch_size, len(self.source))
             self.state = {**self.state, **self.net.fresh_state(m)}
         for run in self._calls():
+            since = self.batch
             run()
             now = time.monotonic()
             self._tally.seconds = now - started
             self._call("on_update")
-            self._stop_if_asked(interruption)
+            self._stop_if_asked(interruption, since)
             due = now - self._saved >= self.checkpoint_seconds
-            if self.directory and self.placement.agreed(due, self.batch):
+            if self.directory and self.placement.agreed(due, self.batch, since):
                 self.save()
         self._finish_epoch(started)
 
@@ -400,13 +408,14 @@ class Training:
         mode = Mode(True, key, mask=masks)
         done = self.net.iteration(params, state, inputs, targets, weight=weight, mode=mode)
         before = parameters.copied(params) if self.layer_statistics else None
-        params, slots = self.optimizer.update(self.ops, params, done.grads, slots, learning_rate=learning_rate, t=t)
-        params = self.placement.kept(self.net.projected(params))
-        slots = {name: self.placement.kept(slot, slot=True) for name, slot in slots.items()}
-        layers = layer_norms(self.ops.xp, before, params, done.grads) if before else {}
+        kept = self.placement.kept
+        grads = kept(done.grads)
+        params, slots = self.optimizer.update(self.ops, params, grads, slots, learning_rate=learning_rate, t=t)
+        params, slots = kept(self.net.projected(params)), kept(slots)
+        layers = layer_norms(self.ops.xp, before, params, grads) if before else {}
         loss = done.losses.mean() if self.net.penalties else done.cost
         carried = None if keep is None else self.net.carried(done.caches, keep)
-        return params, self.placement.kept(done.state), slots, done.cost, loss, done.outputs, layers, carried
+        return params, kept(done.state), slots, done.cost, loss, done.outputs, layers, carried
 
     def _run_truncated(self, batch: Batch, k1: int, k2: int) -> tuple[Any, Any, dict[str, Any]]:
         """Truncated back-propagation through time: updates on windows of k2 steps, k1 further each time.
@@ -559,12 +568,14 @@ class Training:
         self._check_finite()
         to_numpy = self.ops.to_numpy
         trees = {"parameters": self.params, "state": self.state, "slots": self.slots, "tally": self._tally.tree()}
-        arrays = {path: to_numpy(leaf) for path, leaf in flatten(trees).items()}
+        arrays = flatten(trees)
         remembered = []
         for index, callback in enumerate(self.callbacks):
-            arrays |= {f"callbacks/{index}/{path}": to_numpy(leaf) for path, leaf in callback.arrays().items()}
+            arrays |= {f"callbacks/{index}/{path}": leaf for path, leaf in callback.arrays().items()}
             remembered.append({"type": type(callback).__name__, "document": callback.document()})
-        if not self.placement.first:  # it has helped to gather what the first process writes
+        if not self.placement.first:
+            for leaf in arrays.values():  # it helps to gather what the first process writes, one after the other
+                to_numpy(leaf)
             self._saved = time.monotonic()
             return
         latest, previous = map(self.directory.checkpoint_path, (LATEST, PREVIOUS))
@@ -584,6 +595,7 @@ class Training:
                 "history": self.history.to_document(),
                 "callbacks": remembered,
             },
+            to_numpy,
         )
         self._saved = time.monotonic()
 
@@ -601,7 +613,7 @@ class Training:
         if not path.exists():
             return
         try:
-            arrays, document = files.read_arrays(path)
+            arrays, document = files.read_arrays(path, mapped=True)
         except CheckpointError as broken:
             hint = "start a new run"
             if path == latest and previous.exists():
@@ -617,19 +629,18 @@ class Training:
         self.epoch, self.batch, self.t = position["epoch"], position["batch"], position["t"]
         self._latest = max(0, self.epoch * self.batches_per_epoch + self.batch - 1)
         trees = {"parameters": {}, "state": {}, "slots": {}, "tally": {}, "callbacks": {}, **unflatten(arrays)}
-        on_engine, spread = self.ops.asarray, self.placement.spread
-        self.params = spread(tree_map(on_engine, parameters.fitted(trees["parameters"], self.params, self.net.dtype)))
-        self.state = spread(tree_map(on_engine, trees["state"]))
-        if trees["slots"]:
-            slots = tree_map(on_engine, trees["slots"])
-            self.slots = {name: spread(slot, slot=True) for name, slot in slots.items()}
+        placed, self.slots = self.placement.placed, {}  # let go before the others come
+        self.params = parameters.fitted(trees["parameters"], self.params, placed)
+        self.state, self.slots = (
+            tree_map(lambda leaf: placed(leaf.copy()), trees[each]) for each in ("state", "slots")
+        )
         self._tally = _Tally.from_tree(trees["tally"], position["seconds"])
         remembered = iter(enumerate(document["callbacks"]))
         for callback in self.callbacks:
             match = next(((i, each) for i, each in remembered if each["type"] == type(callback).__name__), None)
             if match is not None:
-                own = trees["callbacks"].get(str(match[0]), {})
-                callback.restore(match[1]["document"], flatten(own))
+                own = flatten(trees["callbacks"].get(str(match[0]), {}))
+                callback.restore(match[1]["document"], {name: leaf.copy() for name, leaf in own.items()})
 
 
 class _Tally:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import traceback
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import lru_cache, partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental import multihost_utils
+from jax.sharding import PartitionSpec as P
 
 from pellucid.data.storage import data_home
 from pellucid.engines.base import Array, Ops, Window
@@ -61,17 +62,26 @@ class JaxOps(Ops):
     def to_numpy(self, A):
         if isinstance(A, jax.Array) and not (A.is_fully_addressable or A.is_fully_replicated):
             return multihost_utils.process_allgather(A, tiled=True)
+        if isinstance(A, jax.Array) and not A.is_fully_replicated:
+            whole = np.empty(
+                A.shape, A.dtype
+            )  # NumPy's own way would keep a copy with the array, for as long as it lives
+            for part in A.addressable_shards:
+                whole[part.index] = part.data
+            return whole
         return np.asarray(A)
 
     def compile(self, step, *, given_away=(), static=()):
-        return _run(jax.jit(_of_ordered(step), donate_argnames=given_away, static_argnames=static))
+        options = compiler_options()
+        names = {"donate_argnames": given_away, "static_argnames": static}
+        return _run(jax.jit(_of_ordered(step), **names, compiler_options=options))
 
     def looped(self, step):
         def loop(carry: Any, data: Any, each: Any) -> Any:
             ordered = _of_ordered(step)
             return lax.scan(lambda carry, entry: ordered(carry, data, entry), carry, each)
 
-        return _run(jax.jit(loop, donate_argnums=0))
+        return _run(jax.jit(loop, donate_argnums=0, compiler_options=compiler_options()))
 
     def resident_bytes(self, *, convolutions):
         device = jax.local_devices()[0]
@@ -80,10 +90,23 @@ class JaxOps(Ops):
         counted = device.memory_stats() or {}
         return counted.get("bytes_limit", 4 << 30) // 4
 
-    def placement(self, mesh, units):
+    def placement(self, mesh):
         from pellucid.engines.jax.placement import OnMesh
 
-        return super().placement(None, units) if mesh is None else OnMesh(self, mesh, units)
+        return super().placement(None) if mesh is None else OnMesh(self, mesh)
+
+    def fetched(self, params, dA=None):
+        mesh = towers.traced()
+        sharded = mesh is not None and "sharded" in mesh.axis_names
+        if mesh is None or not params or not (sharded or mesh.shape["model"] > 1):
+            return params
+        arrays, tree = jax.tree.flatten(params)
+        if sharded and dA is not None:
+            # Else what the forward block fetched would be kept for the backward block: in the end the whole network.
+            arrays = towers.later(mesh, self.apart, arrays, jax.tree.leaves(dA)[0])
+        own = ("model" if "model" in towers.lies(W.shape, mesh)[:1] else None for W in arrays)
+        where = [P(units) if units else P() for units in own]
+        return jax.tree.unflatten(tree, map(lax.with_sharding_constraint, arrays, where))
 
     def scope(self, name):
         return jax.named_scope(name)
@@ -113,14 +136,15 @@ class JaxOps(Ops):
     # --- affine
 
     def affine(self, W, A_prev, b):
-        if mesh := towers.over(len(W), steps=A_prev.ndim == 3):
-            return towers.forward(mesh, lambda W, A, b, _: self.affine(W, A, b), W, A_prev, b)
+        if mesh := towers.over(len(W)):
+            return towers.forward(mesh, lambda W, A, b, _: self.affine(W, A, b), W, A_prev, b, axis=A_prev.ndim - 2)
         Z = _product(*self._operands(W, A_prev))
         return Z if b is None else Z + b
 
     def affine_dW(self, dZ, A_prev):
-        if mesh := towers.over(dZ.shape[-2], steps=dZ.ndim == 3):
-            return towers.dW(mesh, lambda dZ, A, _: self.affine_dW(dZ, A), dZ, A_prev)
+        shape = dZ.shape[-2], A_prev.shape[-2]
+        if mesh := towers.over(shape[0]):
+            return towers.dW(mesh, lambda dZ, A, _: self.affine_dW(dZ, A), dZ, A_prev, shape, axis=dZ.ndim - 2)
         steps = "" if dZ.ndim == 2 else "t"
         return _einsum(f"{steps}im,{steps}jm->ij", *self._operands(dZ, A_prev)) * (1.0 / dZ.shape[-1])
 
@@ -129,18 +153,20 @@ class JaxOps(Ops):
         return dZ.sum(axis=over).reshape(-1, 1) * (1.0 / dZ.shape[-1])
 
     def affine_dA(self, W, dZ):
-        if mesh := towers.over(len(W), steps=dZ.ndim == 3):
-            return towers.dA(mesh, lambda W, dZ, *_: self.affine_dA(W, dZ), W, dZ, W.shape[1])
+        if mesh := towers.over(len(W)):
+            return towers.dA(mesh, lambda W, dZ, *_: self.affine_dA(W, dZ), W, dZ, W.shape[1], axis=dZ.ndim - 2)
         W, dZ = self._operands(W, dZ)
         return _product(W.T, dZ)
 
     # --- recurrence
 
     def recurrence(self, cell, Z, U, c, state, mask):
-        return _recurrence(cell, Z, U, c, tuple(state), mask)
+        Z, state = _whole_units((Z, tuple(state)))
+        return _recurrence(cell, Z, *_everywhere((U, c)), state, mask)
 
     def recurrence_backward(self, cell, U, states, kept, mask, dA, d_last):
-        return _recurrence_backward(cell, U, tuple(states), tuple(kept), mask, dA, tuple(d_last))
+        states, kept, dA, d_last = _whole_units((tuple(states), tuple(kept), dA, tuple(d_last)))
+        return _recurrence_backward(cell, _everywhere(U), states, kept, mask, dA, d_last)
 
     # --- convolution: all three are one kind of convolution to XLA, which takes the axes in any order
 
@@ -164,7 +190,8 @@ class JaxOps(Ops):
     def convolution_dW(self, dZ, A_prev, window, groups):
         if mesh := towers.over(len(dZ), groups=groups):
             own = partial(self.convolution_dW, window=window)
-            return towers.dW(mesh, lambda dZ, A, g: own(dZ, A, groups=g), dZ, A_prev, groups)
+            shape = len(dZ), len(A_prev) // groups, *window.kernel
+            return towers.dW(mesh, lambda dZ, A, g: own(dZ, A, groups=g), dZ, A_prev, shape, groups)
         dZ, A_prev = self._operands(dZ, A_prev)
         # Channels as examples, examples as channels; dZ is the kernel. Stride and dilation change places.
         s = "XYZ"[: len(window.kernel)]
@@ -311,6 +338,9 @@ class JaxOps(Ops):
         return jnp.moveaxis(W[:, ids], 0, 1)
 
     def embedding_dW(self, dA, ids, levels):
+        if mesh := towers.over(dA.shape[1]):
+            own = lambda dA, ids, _: self.embedding_dW(dA, ids, levels)  # noqa: E731
+            return towers.dW(mesh, own, dA, ids, (dA.shape[1], levels), axis=1)
         rows = jnp.swapaxes(dA, 1, 2).reshape(-1, dA.shape[1])
         dW = jnp.zeros((levels, dA.shape[1]), dA.dtype).at[ids.reshape(-1)].add(rows)
         return dW.T * (1.0 / dA.shape[-1])
@@ -330,7 +360,8 @@ class JaxOps(Ops):
     # --- randomness: a key is two words, made on the host and the same on every device and every number of devices
 
     def random_key(self, *numbers):
-        return np.random.SeedSequence(numbers).generate_state(2)
+        *stream, number = numbers
+        return _words(*stream) + np.stack([np.zeros_like(number), number], -1).astype(np.uint32)
 
     def fold_in(self, key, number):
         return jax.random.key_data(jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(key)), number))
@@ -355,6 +386,36 @@ class JaxOps(Ops):
             for slot, value in made.items():
                 new_slots[slot][name] = value
         return new, new_slots
+
+
+@lru_cache
+def _words(*numbers: int) -> np.ndarray:
+    return np.random.SeedSequence(numbers).generate_state(2)
+
+
+def _whole_units(tree: Any) -> Any:
+    """What a loop over steps reads, all units of a device's own examples: no step is to exchange anything."""
+    mesh = towers.traced()
+    if mesh is None or mesh.shape["model"] == 1:
+        return tree
+    return jax.tree.map(
+        lambda A: lax.with_sharding_constraint(
+            A, P(*(None,) * (A.ndim - 1), "data" if A.shape[-1] % mesh.shape["data"] == 0 else None)
+        ),
+        tree,
+    )
+
+
+def _everywhere(tree: Any) -> Any:
+    """Whole on every device."""
+    return tree if towers.traced() is None else lax.with_sharding_constraint(tree, P())
+
+
+def compiler_options() -> dict[str, Any] | None:
+    """On several CPU devices XLA is to take the order that needs least memory: by itself it fetches all first that
+    there is to fetch, and each device has the whole network in the end."""
+    several = jax.default_backend() == "cpu" and jax.device_count() > 1
+    return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"} if several else None
 
 
 def _keep_programs(folder: Path) -> None:

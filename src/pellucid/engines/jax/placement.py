@@ -1,14 +1,13 @@
 """Parameters and batches on a mesh of devices: XLA splits the compiled step by where they lie.
 
-W of dense layers and convolutions   (units over "model", …)      batches   (…, examples over "data")
-with ``sharded`` the large ones      an axis over "data"          slots     as the parameters, all large ones sharded
-all else                             whole on every device
+parameters, slots and state     (units over "model", …)           batches   (…, examples over "data")
+with ``sharded`` large ones     another axis over "data"
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,13 +17,13 @@ from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
-from pellucid.engines.base import Array, Ops
-from pellucid.engines.jax import machines
+from pellucid.engines.base import Ops
+from pellucid.engines.jax import machines, towers
+from pellucid.engines.jax.ops import compiler_options
 from pellucid.engines.mesh import Mesh, Placement
 from pellucid.errors import EngineError, ParameterError
-from pellucid.trees import Tree
+from pellucid.trees import Tree, leaves, tree_map
 
-LARGE = 1024  # numbers: smaller leaves stay whole, as fetching them costs more than keeping them
 ASKED_EVERY = 20  # updates: how often several processes ask each other, which waits for all of them
 
 
@@ -34,7 +33,6 @@ class OnMesh(Placement):
     Arguments:
         ops: the engine.
         mesh: the devices.
-        units: of the layers that can be split over ``model``, by name.
 
     Raises:
         EngineError: there are not so many devices, or several processes would not use all of theirs.
@@ -42,7 +40,7 @@ class OnMesh(Placement):
 
     mesh: Mesh
 
-    def __init__(self, ops: Ops, mesh: Mesh, units: Mapping[str, int]) -> None:
+    def __init__(self, ops: Ops, mesh: Mesh) -> None:
         super().__init__(ops)
         there = jax.devices()
         several = jax.process_count() > 1
@@ -60,23 +58,30 @@ class OnMesh(Placement):
                 got=found,
                 hint=hint,
             )
-        self.mesh, self.units, self.first = mesh, units, jax.process_index() == 0
+        self.mesh, self.first = mesh, jax.process_index() == 0
         table = np.array(there[: mesh.size]).reshape(mesh.data, mesh.model)
-        self.devices = jax.sharding.Mesh(table, ("data", "model"))
+        # An axis of one tells what is compiled for the mesh that it is sharded.
+        shape, axes = (
+            ((*table.shape, 1), ("data", "model", "sharded")) if mesh.sharded else (table.shape, ("data", "model"))
+        )
+        self.devices = jax.sharding.Mesh(table.reshape(shape), axes)
 
     # --- parameters ---------------------------------------------------------------------------------------------
 
-    def spread(self, tree, *, slot=False):
-        def put(leaf: Any, where: NamedSharding) -> Array:
-            if isinstance(leaf, jax.Array) and leaf.sharding == where:
-                return leaf
-            whole = np.asarray(leaf)
-            return jax.make_array_from_callback(whole.shape, where, lambda part: whole[part])
+    def placed(self, leaf, dtype=None):
+        where = self._where(np.shape(leaf))
+        if isinstance(leaf, jax.Array) and leaf.sharding == where and dtype in (None, leaf.dtype):
+            return leaf
+        whole = np.asarray(self.ops.to_numpy(leaf), dtype)
+        return jax.make_array_from_callback(whole.shape, where, lambda part: np.array(whole[part]))
 
-        return self._mapped(put, tree, slot)
+    def full(self, shape, value, dtype):
+        where = self._where(shape)
+        part = np.full(where.shard_shape(shape), value, dtype)
+        return jax.make_array_from_callback(shape, where, lambda _: part)
 
-    def kept(self, tree, *, slot=False):
-        return self._mapped(lax.with_sharding_constraint, tree, slot)
+    def kept(self, tree):
+        return tree_map(lambda leaf: lax.with_sharding_constraint(leaf, self._where(leaf.shape)), tree)
 
     def home(self, tree):
         if isinstance(tree, dict):  # not by jax.tree.map, which would sort it
@@ -87,28 +92,12 @@ class OnMesh(Placement):
             return tree.addressable_data(0)
         return None if tree is None else self.ops.asarray(self.ops.to_numpy(tree))
 
-    def split(self, layer: str, shape: tuple[int, ...], *, slot: bool = False) -> PartitionSpec:
-        """Which axes of a parameter, or of a ``slot`` of its shape, are split over which axis of the mesh.
+    def split(self, shape: tuple[int, ...]) -> PartitionSpec:
+        """Which axes of a parameter, or of a slot of its shape, are split over which axis of the mesh."""
+        return towers.lies(shape, self.devices)
 
-        Parameters are sharded where their products fetch them (see `towers`), slots everywhere.
-        """
-        axes: list[str | None] = [None] * len(shape)
-        units = self.units.get(layer)
-        if self.mesh.model > 1 and shape and shape[0] == units and units % self.mesh.model == 0:
-            axes[0] = "model"
-        if self.mesh.sharded and (slot or units) and math.prod(shape) >= LARGE:
-            fit = [i for i, n in enumerate(shape) if axes[i] is None and n % self.mesh.data == 0]
-            if fit:
-                axes[max(fit, key=lambda i: shape[i])] = "data"
-        return PartitionSpec(*axes)
-
-    def _mapped(self, function: Callable[[Any, NamedSharding], Any], tree: Tree, slot: bool = False) -> Tree:
-        def mapped(layer: str, part: Any) -> Any:
-            if isinstance(part, dict):
-                return {name: mapped(layer, each) for name, each in part.items()}
-            return function(part, NamedSharding(self.devices, self.split(layer, np.shape(part), slot=slot)))
-
-        return {layer: mapped(layer, part) for layer, part in tree.items()}
+    def _where(self, shape: tuple[int, ...]) -> NamedSharding:
+        return NamedSharding(self.devices, self.split(shape))
 
     # --- batches ------------------------------------------------------------------------------------------------
 
@@ -120,6 +109,14 @@ class OnMesh(Placement):
     def batch(self, share, m):
         share = np.asarray(share)
         return jax.make_array_from_process_local_data(self._of_batch(share.ndim, m), share, (*share.shape[:-1], m))
+
+    def everywhere(self, values):
+        values = np.asarray(values)
+        where = NamedSharding(self.devices, PartitionSpec())
+        return jax.make_array_from_callback(values.shape, where, lambda part: values[part])
+
+    def examples(self, A):
+        return lax.with_sharding_constraint(A, self._of_batch(A.ndim, A.shape[-1]))
 
     def _of_batch(self, ndim: int, m: int) -> NamedSharding:
         """The examples over "data"; a batch that cannot be split, as the last of an epoch, whole on every device."""
@@ -151,37 +148,37 @@ class OnMesh(Placement):
             key: a random key.
         """
 
-        def lies(leaf: Any, where: NamedSharding) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=where)
+        def lies(leaf: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self._where(leaf.shape))
+
+        def shared(A: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(A.shape, A.dtype, sharding=self._of_batch(A.ndim, A.shape[-1]))
 
         arguments = (
-            [self._mapped(lies, tree, slot=index > 0) for index, tree in enumerate(trees)],
-            self._mapped(lies, state),
-            jax.tree.map(lambda A: lies(A, self._of_batch(A.ndim, A.shape[-1])), list(batch)),
+            jax.tree.map(lies, list(trees)),
+            jax.tree.map(lies, state),
+            jax.tree.map(shared, list(batch)),
             key,
         )
         with jax.set_mesh(self.devices):
-            made = jax.jit(step, donate_argnums=0).lower(*arguments).compile()
+            made = jax.jit(step, donate_argnums=0).lower(*arguments).compile(compiler_options())
         needs: Any = made.memory_analysis()
         new = needs.output_size_in_bytes - needs.alias_size_in_bytes  # the rest is written over what was given away
         return made.as_text() or "", needs.argument_size_in_bytes + new + needs.temp_size_in_bytes
 
-    def bytes_held(self, tree: Tree, *, slot: bool = False) -> int:
+    def bytes_held(self, tree: Tree) -> int:
         """How much of parameters, or of a slot, one device holds."""
-        held: list[int] = []
-
-        def count(leaf: Any, where: NamedSharding) -> None:
-            held.append(math.prod(where.shard_shape(np.shape(leaf))) * leaf.dtype.itemsize)
-
-        self._mapped(count, tree, slot)
-        return sum(held)
+        shares = ((math.prod(self._where(W.shape).shard_shape(W.shape)), W.dtype.itemsize) for _, W in leaves(tree))
+        return sum(count * width for count, width in shares)
 
     # --- several processes --------------------------------------------------------------------------------------
 
-    def agreed(self, wanted, at):
+    def agreed(self, wanted, at, since=-1):
         if jax.process_count() == 1:
             return wanted
-        return at % ASKED_EVERY == 0 and bool(multihost_utils.process_allgather(np.array(wanted)).any())
+        return at // ASKED_EVERY > since // ASKED_EVERY and bool(
+            multihost_utils.process_allgather(np.array(wanted)).any()
+        )
 
     @contextmanager
     def active(self) -> Iterator[None]:
