@@ -71,7 +71,7 @@ def test_affine_of_many(ops, n, n_prev, m, rng):
     C=few, C_prev=few, size=st.tuples(few, few), kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     stride=st.tuples(st.integers(1, 3), st.integers(1, 3)), pads=st.tuples(*[st.integers(0, 2)] * 4),
     dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)), groups=st.sampled_from([1, 1, 1, 2, 3]),
-    m=st.one_of(few, st.integers(1, 40)), seed=seeds,
+    m=st.one_of(few, st.integers(1, 40), st.sampled_from([33, 64])), seed=seeds,
 )  # fmt: skip
 def test_convolution(ops, C, C_prev, size, kernel, stride, pads, dilation, groups, m, seed):
     window = Window(kernel, stride, (pads[:2], pads[2:]), dilation)

@@ -16,10 +16,10 @@ template <class O> void mean_of(long m, long n, float* A) {
     for (long i = 0; EACH<O> > 1 && i < n; ++i) A[i] *= float(operands<O>(m)) / float(m);
 }
 
-// Filters are packed where they are turned; those that stay floats are rounded before.
-template <class O> const float* same_or_rounded(long n, const float* W) {
-    if constexpr (EACH<O> == 1) return along<O, 9>(1, n, W);
-    else return W;
+// A convolution packs its operands itself; those that stay floats are rounded before.
+template <class O, int WHICH> const float* same_or_rounded(long n, const float* A) {
+    if constexpr (EACH<O> == 1) return along<O, WHICH>(1, n, A);
+    else return A;
 }
 
 // The table with products of operands O.
@@ -44,9 +44,8 @@ template <class O> Kernels<float> rounding(Kernels<float> table) {
     };
     table.convolution = [](const Geometry& g, long units, long groups, const float* W, const float* A, const float* b,
                            float* Z) {
-        long channels = g.C / groups;
-        const float* filters = same_or_rounded<O>(units * channels * g.kh * g.kw, W);
-        convolution<O>(g, units, groups, filters, across<O, 8>(groups, channels, g.H * g.W * g.m, A), b, Z);
+        const float* filters = same_or_rounded<O, 9>(units * (g.C / groups) * g.kh * g.kw, W);
+        convolution<O>(g, units, groups, filters, same_or_rounded<O, 8>(g.C * g.H * g.W * g.m, A), b, Z);
     };
     table.convolution_dW = [](const Geometry& given, long units, long groups, const float* dZ, const float* A, float* dW) {
         Geometry g = given;
@@ -56,8 +55,8 @@ template <class O> Kernels<float> rounding(Kernels<float> table) {
         mean_of<O>(given.m, units * (g.C / groups) * g.kh * g.kw, dW);
     };
     table.convolution_dA = [](const Geometry& g, long units, long groups, const float* W, const float* dZ, float* dA) {
-        const float* filters = same_or_rounded<O>(units * (g.C / groups) * g.kh * g.kw, W);
-        convolution_dA<O>(g, units, groups, filters, across<O, 8>(groups, units / groups, g.out_h * g.out_w * g.m, dZ), dA);
+        const float* filters = same_or_rounded<O, 9>(units * (g.C / groups) * g.kh * g.kw, W);
+        convolution_dA<O>(g, units, groups, filters, same_or_rounded<O, 8>(units * g.out_h * g.out_w * g.m, dZ), dA);
     };
     return table;
 }

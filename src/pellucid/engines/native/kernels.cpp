@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <limits>
 #include <numeric>
+#include <optional>
 #include <type_traits>
 #include <vector>
 
@@ -318,10 +319,42 @@ inline void tap_offsets(const Geometry& g, long channels, long* offset) {
             for (long c = 0; c < channels; ++c) *offset++ = ((c * g.H + i * g.dh) * g.W + tap_column(g, j)) * g.m;
 }
 
+// An image whose channels are packed row by row, when the places come to them: each row once, and it is used while it is
+// in the cache. Of a group's rows those that a window can see are kept.
+template <class O> struct Unpacked {
+    const Sum<O>* A;
+    long channels;  // of a group
+};
+template <class O> struct Band {
+    const Geometry& g;
+    const Unpacked<O> image;
+    const long deep = operands<O>(image.channels), row = g.W * g.m, window = (g.kh - 1) * g.dh + 1;
+    O* rows = scratch<O, 1>(window * deep * row);
+    std::vector<long> offset = std::vector<long>(g.kh * g.kw * deep);
+    long group = -1, places = -1, end = 0;  // where it is, and the first row that was not met yet
+    void move(long to_group, long y) {
+        if (group == to_group && places == y) return;
+        const long first = y * g.sh - g.top;
+        if (group != to_group) end = 0;
+        group = to_group, places = y;
+        for (end = std::max({end, first, 0L}); end < std::min(g.H, first + window); ++end)
+            for (long k = 0; k < deep; ++k) {
+                const long c = k * EACH<O>;
+                const Sum<O>* from = image.A + ((group * image.channels + c) * g.H + end) * row;
+                const Sum<O>* next = c + 1 < image.channels ? from + g.H * row : nullptr;
+                pack_across<O>(row, from, next, rows + (end % window * deep + k) * row);
+            }
+        long* to = offset.data();
+        for (long i = 0; i < g.kh; ++i)
+            for (long j = 0; j < g.kw; ++j)
+                for (long k = 0; k < deep; ++k) *to++ = ((first + i * g.dh) % window * deep + k) * row + j * g.dw * g.m;
+    }
+};
+
 // Z = W ⋆ A + b for W (units, taps, channels). Taps that lie on padding are left out. With stride 1 the places that see
 // all taps of a row, and their examples, are one contiguous axis; with padding the others stand alone.
-template <class O, class T = Sum<O>>
-void convolve(const Geometry& g, long units, long groups, const O* W, const O* A, const Sum<O>* b, T* Z) {
+template <class O, class Image, class T = Sum<O>>
+void convolve(const Geometry& g, long units, long groups, const O* W, Image A, const Sum<O>* b, T* Z) {
     long channels = g.C / groups, own = units / groups, K = channels * g.kh * g.kw;
     long row = g.W * g.m, plane = g.out_h * g.out_w * g.m;
     std::vector<long> offsets(K);
@@ -344,8 +377,10 @@ void convolve(const Geometry& g, long units, long groups, const O* W, const O* A
     }
     long in_row = long(strips.size());
     const Strip* strip = strips.data();
-    split(groups * g.out_h * in_row, 2.0 * units * K * plane, 1, [=](long begin, long end) {
+    split(groups * g.out_h * in_row, 2.0 * units * K * plane, 1, [=, &g](long begin, long end) {
         std::vector<Span> spans;
+        std::optional<Band<O>> band;
+        if constexpr (std::is_same_v<Image, Unpacked<O>>) band.emplace(Band<O>{g, A});
         for (long each = begin; each < end; ++each) {
             long group = each / (g.out_h * in_row), y = each / in_row % g.out_h;
             auto [x, columns, across] = strip[each % in_row];
@@ -356,10 +391,13 @@ void convolve(const Geometry& g, long units, long groups, const O* W, const O* A
             else
                 for (long i = down.begin; i < down.end; ++i)
                     spans.push_back({(i * g.kw + across.begin) * channels, (i * g.kw + across.end) * channels});
+            const O* rows;
+            if constexpr (std::is_same_v<Image, Unpacked<O>>) band->move(group, y), rows = band->rows;
+            else rows = A + (group * channels * g.H + y * g.sh - g.top) * row;
             block<O>(own, columns, spans.data(), long(spans.size()), W + group * own * K, K, 1,
-                     A + group * channels * g.H * row + (y * g.sh - g.top) * row + (x * g.sw - g.left) * g.m, offset,
+                     rows + (x * g.sw - g.left) * g.m, band ? band->offset.data() : offset,
                      Z + group * own * plane + (y * g.out_w + x) * g.m, plane, b ? b + group * own : nullptr, T(1), false,
-                     own >= 4 * ROWS);
+                     own >= 4 * ROWS && !band);
         }
     });
 }
@@ -408,21 +446,39 @@ template <class T> void narrow(long n, long m, long wide, const T* B, T* A) {
     for (long i = 0; i < n; ++i) std::memcpy(A + i * m, B + i * wide, m * sizeof(T));
 }
 
-// W (units, channels, taps); A of `given`, its channels packed.
+// An image's channels as operands.
+template <class O> const O* channels_of(long groups, long n, long columns, const Sum<O>* A) {
+    if constexpr (std::is_same_v<O, Sum<O>>) return A;
+    else return across<O, 8>(groups, n, columns, A);
+}
+
+// A convolution of an image whose places with padding stand alone.
 template <class O, class T = Sum<O>>
-void convolution(const Geometry& given, long units, long groups, const Sum<O>* filters, const O* A, const Sum<O>* b, T* Z) {
+void convolve_alone(const Geometry& g, long units, long groups, long channels, const O* W, const Sum<O>* A, const Sum<O>* b,
+                    T* Z) {
+    if constexpr (std::is_same_v<O, T>) convolve<O>(g, units, groups, W, A, b, Z);
+    else convolve<O>(g, units, groups, W, Unpacked<O>{A, channels}, b, Z);
+}
+
+// W (units, channels, taps).
+template <class O, class T = Sum<O>>
+void convolution(const Geometry& given, long units, long groups, const Sum<O>* filters, const Sum<O>* A_prev, const Sum<O>* b,
+                 T* Z) {
     bool by_phase = given.sw > 1 && given.m % (VECTORS * LANES<T>) != 0;
     long wide = widened<T>(given, by_phase), channels = given.C / groups, taps = given.kh * given.kw;
     const O* W = filters_of<O>(units * taps, channels, channels_last(units, channels, taps, filters));
     Geometry g = given;
     g.C = groups * operands<O>(channels);
+    if (wide == given.m && alone<T>(g) && !by_phase && !as_one_axis<T>(g))
+        return convolve_alone<O>(g, units, groups, channels, W, A_prev, b, Z);
+    const O* A = channels_of<O>(groups, channels, g.H * g.W * g.m, A_prev);
     if (as_one_axis<T>(g)) {
         const O* P = padded<O>(g, A, true);
         convolve_as_one_axis<O>(g, units, groups, W, P, b, Z);
         return;
     }
     if (wide == given.m) {
-        const O* P = alone<T>(g) && !by_phase ? A : padded<O>(g, A, false, by_phase);
+        const O* P = padded<O>(g, A, false, by_phase);
         convolve<O>(g, units, groups, W, P, b, Z);
         return;
     }
@@ -435,10 +491,9 @@ void convolution(const Geometry& given, long units, long groups, const Sum<O>* f
     narrow(units * g.out_h * g.out_w, given.m, wide, made, Z);
 }
 
-// A convolution with stride 1 whose padding may be negative, which cuts the image.
+// A convolution with stride 1 of a framed image; its padding may be negative, which cuts the image.
 template <class O, class T = Sum<O>>
-void convolve_any(Geometry g, long units, long groups, const O* W, const O* A, T* Z) {
-    if (alone<T>(g)) return convolve<O>(g, units, groups, W, A, nullptr, Z);
+void convolve_framed(Geometry g, long units, long groups, const O* W, const O* A, T* Z) {
     bool one_axis = as_one_axis<T>(g);
     long m = g.m, wide = one_axis ? m : widened<T>(g);
     long H = g.H + g.top + g.bottom, columns = g.W + g.left + g.right;
@@ -484,11 +539,12 @@ struct Phase {
 };
 
 // dA = dZ * W: for each phase of the stride a convolution of dZ with the flipped taps that its pixels see, inputs and
-// outputs exchanged. The units of dZ are packed.
+// outputs exchanged.
 template <class O, class T = Sum<O>>
-void convolution_dA(const Geometry& g, long units, long groups, const Sum<O>* W, const O* dZ, T* dA) {
+void convolution_dA(const Geometry& g, long units, long groups, const Sum<O>* W, const Sum<O>* dZ, T* dA) {
     long channels = g.C / groups, own = units / groups;
     bool dense = g.sh == 1 && g.sw == 1;
+    const O* image = alone<T>(g) ? nullptr : channels_of<O>(groups, own, g.out_h * g.out_w * g.m, dZ);
     if (g.kh < g.sh || g.kw < g.sw || g.dh > 1 || g.dw > 1)  // some pixels may see no tap
         std::fill(dA, dA + g.C * g.H * g.W * g.m, T(0));
     for (long each = 0; each < g.sh * g.sw; ++each) {
@@ -507,7 +563,9 @@ void convolution_dA(const Geometry& g, long units, long groups, const Sum<O>* W,
         Geometry b{groups * operands<O>(own), g.out_h, g.out_w, g.m, down.taps, across.taps, 1, 1, down.dilation, across.dilation,
                    down.before, across.before, down.after(g.out_h), across.after(g.out_w), down.pixels, across.pixels};
         T* made = dense ? dA : scratch<T, 2>(size_t(g.C) * pixels * g.m);
-        convolve_any<O>(b, g.C, groups, filters_of<O>(g.C * taps, own, turned), dZ, made);
+        const O* filters = filters_of<O>(g.C * taps, own, turned);
+        if (image) convolve_framed<O>(b, g.C, groups, filters, image, made);
+        else convolve_alone<O>(b, g.C, groups, own, filters, dZ, nullptr, made);
         if (!dense)
             split(g.C, 1.0 * g.C * pixels * g.m, 1, [=](long begin, long end) {
                 for (long c = begin; c < end; ++c)
