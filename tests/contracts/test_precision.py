@@ -99,7 +99,16 @@ def test_convolution(ops, C, C_prev, size, kernel, stride, pads, dilation, group
 
 @every_engine
 @pytest.mark.parametrize(
-    ("C", "C_prev", "size", "m"), [(64, 64, 9, 32), (70, 35, 8, 33), (130, 67, 5, 16), (24, 72, 6, 1), (32, 3, 12, 48)]
+    ("C", "C_prev", "size", "m"),
+    [
+        (64, 64, 9, 32),
+        (70, 35, 8, 33),
+        (130, 67, 5, 16),
+        (24, 72, 6, 1),
+        (32, 3, 12, 48),
+        (64, 64, 8, 32),
+        (50, 130, 12, 63),
+    ],
 )
 def test_convolution_of_many(ops, C, C_prev, size, m, rng):
     window = Window((3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))

@@ -321,6 +321,37 @@ def test_convolution(geometry, m, groups, channels, units, seed, dtype, layout, 
     agree("convolution_dA", W, dZ, A_prev.shape, window, groups, layout=layout, tolerance=5)
 
 
+@given(
+    places=st.tuples(*[st.sampled_from([7, 8, 11, 12, 14])] * 2),
+    pads=st.tuples(*[st.integers(0, 3)] * 4),
+    m=st.sampled_from([16, 17, 32, 33, 130]),
+    groups=st.integers(1, 2),
+    channels=st.sampled_from([8, 13, 48]),
+    units=st.sampled_from([8, 25, 50]),
+    seed=seeds,
+    bias=st.booleans(),
+)
+def test_convolution_at_points(places, pads, m, groups, channels, units, seed, bias):
+    window = Window((3, 3), (1, 1), (pads[:2], pads[2:]), (1, 1))
+    size = tuple(n + 2 - sum(pad) for n, pad in zip(places, window.pads, strict=True))
+    draw = normal(seed, "float32")
+    W, b = draw(groups * units, channels, 3, 3) / np.float32(20), draw(groups * units, 1, 1, 1)
+    A_prev, dZ = draw(groups * channels, *size, m), draw(groups * units, *places, m)
+    agree("convolution", W, A_prev, b if bias else None, window, groups, tolerance=2)
+    agree("convolution_dA", W, dZ, A_prev.shape, window, groups, tolerance=2)
+
+
+def test_convolution_at_points_rounds_little_more_than_sums_do(rng):
+    window = Window((3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
+    W, A_prev = rng.normal(size=(64, 64, 3, 3)), rng.normal(size=(64, 8, 8, 32))
+    W, A_prev = W.astype(np.float32), A_prev.astype(np.float32)
+    exact = NUMPY.convolution(W.astype(np.float64), A_prev.astype(np.float64), None, window, 1)
+    at_points, plain = (
+        np.sqrt(np.mean((ops.convolution(W, A_prev, None, window, 1) - exact) ** 2)) for ops in (NATIVE, NUMPY)
+    )
+    assert at_points < 4 * plain
+
+
 @given(geometry=geometries(pooling=True), m=examples, C=st.integers(1, 4), seed=seeds, dtype=dtypes, layout=layouts)
 def test_pooling(geometry, m, C, seed, dtype, layout):
     window, size, places = geometry

@@ -446,6 +446,14 @@ template <class T> void narrow(long n, long m, long wide, const T* B, T* A) {
     for (long i = 0; i < n; ++i) std::memcpy(A + i * m, B + i * wide, m * sizeof(T));
 }
 
+}  // namespace
+}  // namespace pellucid
+
+#include "winograd.h"
+
+namespace pellucid {
+namespace {
+
 // An image's channels as operands.
 template <class O> const O* channels_of(long groups, long n, long columns, const Sum<O>* A) {
     if constexpr (std::is_same_v<O, Sum<O>>) return A;
@@ -466,6 +474,8 @@ void convolution(const Geometry& given, long units, long groups, const Sum<O>* f
                  T* Z) {
     bool by_phase = given.sw > 1 && given.m % (VECTORS * LANES<T>) != 0;
     long wide = widened<T>(given, by_phase), channels = given.C / groups, taps = given.kh * given.kw;
+    if (worth_points<O>(given, units, groups))
+        return convolve_at_points<O>(given, units, groups, channels_last(units, channels, taps, filters), A_prev, b, Z);
     const O* W = filters_of<O>(units * taps, channels, channels_last(units, channels, taps, filters));
     Geometry g = given;
     g.C = groups * operands<O>(channels);
@@ -560,8 +570,10 @@ void convolution_dA(const Geometry& g, long units, long groups, const Sum<O>* W,
                     for (long o = 0; o < own; ++o) turned[(c * taps + taps - 1 - t) * own + o] = w[o * channels * g.kh * g.kw];
                 }
         });
-        Geometry b{groups * operands<O>(own), g.out_h, g.out_w, g.m, down.taps, across.taps, 1, 1, down.dilation, across.dilation,
+        Geometry b{groups * own, g.out_h, g.out_w, g.m, down.taps, across.taps, 1, 1, down.dilation, across.dilation,
                    down.before, across.before, down.after(g.out_h), across.after(g.out_w), down.pixels, across.pixels};
+        if (worth_points<O>(b, g.C, groups)) return convolve_at_points<O>(b, g.C, groups, turned, dZ, nullptr, dA);
+        b.C = groups * operands<O>(own);
         T* made = dense ? dA : scratch<T, 2>(size_t(g.C) * pixels * g.m);
         const O* filters = filters_of<O>(g.C * taps, own, turned);
         if (image) convolve_framed<O>(b, g.C, groups, filters, image, made);
