@@ -59,8 +59,53 @@ __attribute__((noinline)) void panel_tile(long K, const T* A, long next, const T
 // So many blocks of rows at a time that there are sums enough: none then waits for its own last product.
 template <int N> constexpr int BLOCKS = VECTORS / N;
 
+// The same for one column, whose numbers `spread` holds R times each: a vector of A, some k of all R rows, is multiplied at
+// once, where panel_tile would multiply a vector of columns for the sake of the first.
+template <class T, int R, int M>
+__attribute__((noinline)) void column_tile(long K, const T* A, long next, const T* spread, T* sums, bool add) {
+    constexpr int L = LANES<T>;
+    V<T> c[M][2] = {};
+    long k = 0;
+    for (; k + 2 * L <= K * R; k += 2 * L)
+#pragma GCC unroll 8
+        for (int half = 0; half < 2; ++half)
+#pragma GCC unroll 8
+            for (int i = 0; i < M; ++i) c[i][half] += load(A + i * next + k + half * L) * load(spread + k + half * L);
+    for (; k < K * R; k += L) {
+        const long count = std::min<long>(L, K * R - k);
+#pragma GCC unroll 8
+        for (int i = 0; i < M; ++i) c[i][0] += load_part(A + i * next + k, count) * load_part(spread + k, count);
+    }
+    for (int i = 0; i < M; ++i) {
+        V<T> total = c[i][0] + c[i][1];
+        for (int half = L / 2; half >= R; half /= 2) {
+            I<T> other;
+            for (int lane = 0; lane < L; ++lane) other[lane] = (lane + half) % L;
+            total += __builtin_shuffle(total, other);
+        }
+        for (int row = 0; row < R; ++row) {
+            T* sum = sums + (i * R + row) * L;
+            store(sum, V<T>{total[row] + (add ? *sum : T(0))});
+        }
+    }
+}
+
+template <class T, int R, int N> constexpr bool SPREADS = N == 1 && LANES<T> % R == 0;  // whether there is a tile for a column
+
+template <class T, int R> void spread_column(long K, const T* B, T* spread) {
+    for (long k = 0; k < K; ++k) std::fill_n(spread + k * R, R, B[k * LANES<T>]);
+}
+
+// `spread` is null but for a single column.
 template <class T, int R, int N>
-void panel_tiles(long blocks, long K, const T* A, long next, const T* B, T* sums, bool add, const Soon<T>& soon) {
+void panel_tiles(long blocks, long K, const T* A, long next, const T* B, const T* spread, T* sums, bool add, const Soon<T>& soon) {
+    if constexpr (SPREADS<T, R, N>)
+        if (spread) {
+            if (blocks == BLOCKS<N>) return column_tile<T, R, BLOCKS<N>>(K, A, next, spread, sums, add);
+            for (long each = 0; each < blocks; ++each)
+                column_tile<T, R, 1>(K, A + each * next, next, spread, sums + each * R * LANES<T>, add);
+            return;
+        }
     if (blocks == BLOCKS<N>) return panel_tile<T, R, N, BLOCKS<N>>(K, A, next, B, sums, add, soon);
     for (long each = 0; each < blocks; ++each)
         panel_tile<T, R, N, 1>(K, A + each * next, next, B, sums + each * R * N * LANES<T>, add, soon);
@@ -180,7 +225,9 @@ template <class Arrays> long meeting(const Arrays& s) { return s.X ? s.n + s.n_x
 template <class T, class Cell, int N> void forward_panel(const Sequence<T>& s, const T* U, long first, long columns) {
     constexpr long L = LANES<T>, WIDTH = N * L, GATES = Cell::GATES, UNITS = Cell::UNITS, GROUP = BLOCKS<N> * UNITS;
     const long n = s.n, m = s.m, size = n * m, K = meeting(s);
-    T* panels = scratch<T, 8>(2 * K * WIDTH);
+    constexpr int ROWS_EACH = GATES * UNITS;
+    T* panels = scratch<T, 8>(2 * K * WIDTH + K * ROWS_EACH);
+    T* spread = SPREADS<T, ROWS_EACH, N> && columns == 1 ? panels + 2 * K * WIDTH : nullptr;
     alignas(64) T sums[GATES * GROUP * WIDTH];
     Place<T> at[N];
     for (int j = 0; j < N; ++j) at[j].gate = size, at[j].k = std::min(L, columns - j * L);
@@ -195,6 +242,7 @@ template <class T, class Cell, int N> void forward_panel(const Sequence<T>& s, c
         T *h = panels + t % 2 * K * WIDTH, *next = panels + (t + 1) % 2 * K * WIDTH;
         const long begin = t == 0 && zeros ? n : 0;
         if (s.X) take(h + n * WIDTH, s.X + t * s.n_x * m, s.n_x);
+        if (spread) spread_column<T, ROWS_EACH>(K, h, spread);
         const Step<T, T> step{of(s.Z, t, GATES * size), of(s.v, t, size),     of(s.H, t, size),
                               of(s.C, t, size),         of(s.H, t + 1, size), of(s.C, t + 1, size),
                               s.c,                      s.X ? nullptr : of(s.Z, t, GATES * size)};
@@ -208,8 +256,9 @@ template <class T, class Cell, int N> void forward_panel(const Sequence<T>& s, c
                 for (const T* A : {step.H_next, step.C_next}) soon.add(of(A, 0, 0, row));
                 soon.add(of(step.C, 0, 0, row));
             }
-            panel_tiles<T, GATES * UNITS, N>((last - unit + UNITS - 1) / UNITS, K - begin, U + (unit * K + begin * UNITS) * GATES,
-                                             K * UNITS * GATES, h + begin * WIDTH, sums, false, soon);
+            panel_tiles<T, ROWS_EACH, N>((last - unit + UNITS - 1) / UNITS, K - begin, U + unit * K * GATES + begin * ROWS_EACH,
+                                         K * ROWS_EACH, h + begin * WIDTH, spread ? spread + begin * ROWS_EACH : nullptr, sums,
+                                         false, soon);
             for (long u = unit; u < last; ++u) {
                 V<T> before[N], a[N];
                 for (int j = 0; j < N; ++j) {
@@ -327,13 +376,14 @@ void backward_panel(const SequenceBackward<T>& s, const T* U, T* gradient, bool 
     constexpr long GATHERED = std::max(2, 8 / N);  // steps whose dV is kept, and dZ then added to the gradient
     const long n = s.n, m = s.m, size = n * m, K = GATES * n;
     const long rounded = (n + HEIGHT - 1) / HEIGHT * HEIGHT, parts = (K * N + PART - 1) / PART;
-    T* panels = scratch<T, 8>((GATHERED * K + 2 * n + rounded) * WIDTH);
+    T* panels = scratch<T, 8>((GATHERED * K + 2 * n + rounded) * WIDTH + K * HEIGHT);
     T *passed = panels + GATHERED * K * WIDTH, *dC = passed + n * WIDTH, *sums = dC + n * WIDTH;
+    T* spread = SPREADS<T, HEIGHT, N> && columns == 1 ? sums + rounded * WIDTH : nullptr;
     // Sums of Uᵀ dV, so much of dV at a time that it stays in the first cache for all units.
     auto tiles = [&](const T* panel, long part, long unit, const Soon<T>& soon) {
         long k = K * part / parts, end = K * (part + 1) / parts;
         panel_tiles<T, HEIGHT, N>((std::min(GROUP, n - unit) + HEIGHT - 1) / HEIGHT, end - k, U + unit * K + k * HEIGHT, K * HEIGHT,
-                                  panel + k * WIDTH, sums + unit * WIDTH, part > 0, soon);
+                                  panel + k * WIDTH, spread ? spread + k * HEIGHT : nullptr, sums + unit * WIDTH, part > 0, soon);
     };
     auto product = [&](const T* panel, long part) {
         for (long unit = 0; unit < n; unit += GROUP) tiles(panel, part, unit, Soon<T>());
@@ -361,6 +411,7 @@ void backward_panel(const SequenceBackward<T>& s, const T* U, T* gradient, bool 
         T *dZ = of(s.dZ, t, K * m), *dV = s.dV == s.dZ ? nullptr : of(s.dV, t, K * m);
         I<T> keep[N];
         for (int j = 0; j < N; ++j) keep[j] = kept<T>(of(s.mask, t, m), first + j * L, k[j]);
+        if (spread && t + 1 < s.steps) spread_column<T, HEIGHT>(K, after, spread);
         if (t + 1 < s.steps)
             for (long part = 0; part + 1 < parts; ++part) product(after, part);
         for (long unit = 0; unit < n; unit += GROUP) {
@@ -401,7 +452,9 @@ void backward_panel(const SequenceBackward<T>& s, const T* U, T* gradient, bool 
         more = true;
     }
     if (!s.to_start) return;
-    for (long part = 0; s.steps && part < parts; ++part) product(panels + (s.steps - 1) % GATHERED * K * WIDTH, part);
+    const T* first_dV = panels + std::max(0L, s.steps - 1) % GATHERED * K * WIDTH;
+    if (spread && s.steps) spread_column<T, HEIGHT>(K, first_dV, spread);
+    for (long part = 0; s.steps && part < parts; ++part) product(first_dV, part);
     for (long u = 0; u < n; ++u)
         for (int j = 0; j < N; ++j) {
             const long row = u * m + first + j * L;
