@@ -25,7 +25,7 @@ JOBS = (
     *("lstm:", "lstm:data=2,sharded", "alexnet:", "alexnet:model=2", "exchanged:model=2", "exchanged:data=2,sharded"),
     *("layers:", "layers:data=4,sharded", "layers:data=2,model=2,sharded"),
     *("spread:data=4,sharded", "spread:data=2,model=2", "step_bytes:data=4,sharded", "lies:data=2,model=2,sharded"),
-    "refused",
+    *("looped:", "looped:data=4", "looped:data=2,sharded", "refused"),
 )
 TRAINED = [job for job in JOBS if job.split(":")[0] in ("mlp", "convolutions", "lstm", "alexnet", "layers")]
 
@@ -118,6 +118,19 @@ def test_a_step_needs_no_more_for_a_deeper_network(results):
     assert [row[2] for row in rows[:4]] == [layer * 3 // 4] * 4
     assert rows[1][3] == pytest.approx(2 * layer * 3 / 4, rel=0.03)
     assert rows[0][3] == pytest.approx(layer * 3 / 4, rel=0.03)
+
+
+@pytest.mark.parametrize("mesh", ["data=4", "data=2,sharded"])
+def test_the_loop_over_resident_examples_runs_on_a_mesh_and_exchanges_no_examples(results, mesh):
+    alone, found = results["looped:"], results[f"looped:{mesh}"]
+    assert found["calls"] == alone["calls"] == 2  # one for each epoch's two whole batches
+    assert_same(alone["own"], found["own"])
+    assert_same(found["steps"], found["own"])
+    assert alone["kinds"] == {}
+    if mesh == "data=4":
+        assert set(found["kinds"]) == {"all-reduce"}
+    else:
+        assert found["kinds"]["reduce-scatter"] == 1  # of W of dense_1, the only large leaf
 
 
 def test_what_cannot_be_done_is_refused_with_what_can(results):

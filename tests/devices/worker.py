@@ -24,7 +24,9 @@ os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # compiled soone
 import jax
 
 import pellucid as pl
+from pellucid.engines.jax.ops import _ordered
 from pellucid.engines.jax.placement import OnMesh
+from pellucid.inspect.exchanges import _COLLECTIVE
 from pellucid.trees import leaves
 from pellucid.zoo.alexnet import small
 
@@ -147,6 +149,27 @@ def spread(mesh):
     return {"whole": whole, "same": same, "shares": shares, "apart": apart, **found}
 
 
+def looped(mesh):
+    """A training in the loop over resident examples, the same step by step, and the loop's program."""
+    programs = []
+
+    def taken(loop):
+        def run(*arguments):
+            programs.append(loop.__wrapped__.lower(*map(_ordered, arguments)).compile().as_text())
+            return loop(*arguments)
+
+        return run
+
+    ops = type(pl.engines.get("jax"))
+    wrapped = ops.looped
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ops, "looped", lambda *given: taken(wrapped(*given)))
+        own = trained("mlp", mesh, metrics="auto", sample_weight=np.linspace(0.5, 1.5, 22))
+        steps = trained("mlp", mesh, metrics="auto", sample_weight=np.linspace(0.5, 1.5, 22), callbacks=[Watch()])
+    kinds = Counter(found["kind"] for line in programs[0].splitlines() if (found := _COLLECTIVE.search(line)))
+    return {"own": own, "steps": steps, "calls": len(programs), "kinds": kinds}
+
+
 def refused(**options):
     net, (x, y) = network("mlp")
     try:
@@ -157,6 +180,8 @@ def refused(**options):
 
 def done(job):
     name, _, mesh = job.partition(":")
+    if name == "looped":
+        return looped(mesh)
     if name == "spread":
         return spread(mesh)
     if name == "step_bytes":  # of networks of 4 and of 12 such layers

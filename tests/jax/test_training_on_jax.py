@@ -9,6 +9,7 @@ import pytest
 
 import pellucid as pl
 from pellucid import engines
+from pellucid.engines.mesh import Placement
 from pellucid.errors import EngineError
 from pellucid.runs import Run
 from pellucid.training.batches import Batch, Source, ahead
@@ -193,6 +194,44 @@ def test_what_cannot_stay_on_the_device_is_run_step_by_step(monkeypatch):
     assert not made
     _, history = trained(mlp("jax"), epochs=1, callbacks=[EveryUpdate()])
     assert history.records[0]["step"] == 5
+
+
+def test_what_fits_is_counted_as_it_would_be_kept(monkeypatch):
+    made = []
+    ops = engines.get("jax")
+    monkeypatch.setattr(
+        Resident, "__init__", lambda self, training: vars(self).update(calls=0, updates=1) or made.append(1)
+    )
+    x = np.tile(X, (2, 1)).astype("float64")
+    y = np.tile(Y, 2)
+    kept = 112 * (6 * 4 + 8) + 112 * 4  # of 140 examples 28 are for validation; float32, class numbers, weights
+    options = {"epochs": 1, "validation": 28, "sample_weight": np.ones(140)}
+    for limit, loops in ((kept - 1, 0), (kept, 1)):
+        monkeypatch.setattr(type(ops), "resident_bytes", lambda self, convolutions, limit=limit: limit)
+        trained(mlp("jax", "float32"), x=x, y=y, **options)
+        assert len(made) == loops
+
+
+def test_the_keys_of_many_updates_are_those_of_each():
+    ops = engines.get("jax")
+    many = ops.random_key(5, np.arange(3, 3000))
+    assert many.shape == (2997, 2)
+    assert many.dtype == np.uint32
+    np.testing.assert_array_equal(many, [ops.random_key(5, t) for t in range(3, 3000)])
+    assert len({tuple(key) for key in [*many, *ops.random_key(6, np.arange(3000))]}) == 5997
+
+
+def test_the_loop_is_left_out_where_another_process_cannot_take_it(monkeypatch):
+    asked = []
+
+    def agreed(self, wanted, at, since=-1):
+        asked.append(wanted)
+        return wanted or len(asked) == 1
+
+    monkeypatch.setattr(Placement, "agreed", agreed)
+    monkeypatch.setattr(Resident, "run", lambda *given: pytest.fail("the loop was taken"))
+    trained(mlp("jax"), epochs=1)
+    assert asked[0] is False
 
 
 def test_batches_made_ahead_are_the_same_and_their_failures_are_raised():

@@ -265,7 +265,11 @@ class Training:
         if self._adopted:  # after the run before; this one gives its own away
             self.params, self.state = parameters.copied(self.params), parameters.copied(self.state)
             self._adopted = False
-        self._resident = Resident(self) if Resident.fits(self) else None
+        with self.placement.active():
+            stepwise = self.placement.agreed(
+                not Resident.fits(self), 0
+            )  # of several processes all or none take the loop
+            self._resident = None if stepwise else Resident(self)
         try:
             return self._run(last)
         finally:

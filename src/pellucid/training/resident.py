@@ -1,6 +1,7 @@
 """Examples that stay on the device, and many updates there in one compiled loop.
 
-A call for every update costs a small network more than its arithmetic does, and so does sending every batch.
+A call for every update costs a small network more than its arithmetic does, and so does sending every batch. On a mesh
+every device has all examples, and takes its share of each batch from them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pellucid.training.measuring import Seen
 from pellucid.trees import leaves, tree_map
 
 if TYPE_CHECKING:
+    from pellucid.training.batches import Source
     from pellucid.training.loop import Training
 
 MOST = 256  # updates in one call: between calls checkpoints are written and Ctrl-C is answered
@@ -33,12 +35,12 @@ class Resident:
 
     def __init__(self, training: Training) -> None:
         self.training = training
-        net, source, asarray = training.net, training.source, training.ops.asarray
+        net, source, everywhere = training.net, training.source, training.placement.everywhere
         rows = slice(None) if source.indices is None else source.indices
         self.data: dict[str, Any] = {
-            "inputs": {name: asarray(_narrow(x[rows], net.dtype)) for name, x in source.inputs.items()},
-            "targets": {name: asarray(Y[..., rows]) for name, Y in source.targets.items()},
-            "weight": None if source.weight is None else asarray(source.weight),
+            "inputs": {name: everywhere(_narrow(x[rows], net.dtype)) for name, x in source.inputs.items()},
+            "targets": {name: everywhere(Y[..., rows]) for name, Y in source.targets.items()},
+            "weight": None if source.weight is None else everywhere(source.weight),
         }
         whole = len(source) // training.batch_size
         self.calls = math.ceil(whole / MOST)
@@ -47,18 +49,17 @@ class Resident:
 
     @staticmethod
     def fits(training: Training) -> bool:
-        """Whether a training can run so: one device, an engine that compiles, examples that fit and are used as they
-        are, at least two batches, and no callback that has to see every update."""
+        """Whether a training can run so: an engine that compiles, examples that fit and are used as they are, at least
+        two batches, and no callback that has to see every update."""
         source = training.source
         arrays = [*source.inputs.values(), *source.targets.values()]
         return (
             source.rows is None
-            and training.placement.mesh is None
             and bool(
                 limit := training.ops.resident_bytes(convolutions=any(W.ndim > 2 for _, W in leaves(training.params)))
             )
             and not any(isinstance(each, Sequences) for each in arrays)
-            and sum(each.nbytes for each in arrays if isinstance(each, np.ndarray)) <= limit
+            and _size(source, training.net.dtype) <= limit
             and len(source) >= 2 * training.batch_size
             and not (training.augmenter.given or training.truncate or training.net.stateful)
             and not any(
@@ -73,7 +74,7 @@ class Resident:
         rows = examples[first * size : (first + self.updates) * size].reshape(self.updates, size)
         each = {
             "rows": rows,
-            "key": np.stack([training.ops.random_key(training.seed, training.t + i) for i in range(self.updates)]),
+            "key": training.ops.random_key(training.seed, np.arange(training.t, training.t + self.updates)),
             "learning_rate": np.array([training.rate_of(first + i) for i in range(self.updates)], training.net.dtype),
             "t": np.arange(training.t + 1, training.t + 1 + self.updates).astype(training.net.dtype),
         }
@@ -99,16 +100,24 @@ class Resident:
             )
 
     def _update(self, carry: Any, data: Any, each: Any) -> Any:
-        training, rows = self.training, each["rows"]
-        xp, dtype = training.ops.xp, training.net.dtype
-        inputs = {name: xp.moveaxis(x[rows], 0, -1).astype(dtype) for name, x in data["inputs"].items()}
-        targets = {name: Y[..., rows] for name, Y in data["targets"].items()}
-        weight = None if data["weight"] is None else data["weight"][rows]
+        training, own = self.training, self.training.placement.examples
+        xp, dtype, rows = training.ops.xp, training.net.dtype, own(each["rows"])
+        inputs = {name: own(xp.moveaxis(x[rows], 0, -1).astype(dtype)) for name, x in data["inputs"].items()}
+        targets = {name: own(Y[..., rows]) for name, Y in data["targets"].items()}
+        weight = None if data["weight"] is None else own(data["weight"][rows])
         params, state, slots = carry
         params, state, slots, cost, loss, outputs, layers, _ = training.update(
             params, state, slots, inputs, targets, weight, {}, each["key"], each["learning_rate"], each["t"]
         )
         return (params, state, slots), (cost, loss, outputs if training.metrics else {}, layers)
+
+
+def _size(source: Source, dtype: str) -> int:
+    """Bytes of a source's examples as they would be kept."""
+    most = np.dtype(dtype).itemsize
+    one = sum(x[:1].size * min(x.dtype.itemsize, most) for x in source.inputs.values())
+    one += sum(Y[..., :1].nbytes for Y in source.targets.values())
+    return len(source) * one + (0 if source.weight is None else source.weight.nbytes)
 
 
 def _narrow(x: np.ndarray, dtype: str) -> np.ndarray:
