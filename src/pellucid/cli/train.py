@@ -216,6 +216,8 @@ def _start(args: argparse.Namespace, say: Any) -> Answer:
     wanted = {name: getattr(args, name) for name in (*OF_NETWORK, *_OF_TRAINING)}
     if args.hidden is not None:
         wanted["hidden"] = _units(args)
+    if args.distributed is None:  # of several processes each measures the network by itself in the end
+        wanted["mesh"] = args.mesh
     task = tasks.made(described)
     if args.net is None and task.input_shape[:1] == (None,) and net_name == "mlp":
         args.net = "lstm"  # nobody named a network, and what was read are sequences
@@ -299,7 +301,9 @@ def _resume(args: argparse.Namespace, say: Any) -> Answer:
             got=f"{task.fingerprint[:16]}…",
             hint="put the old data back, or start a new run",
         )
-    net = from_config(described["network"], engine=training["engine"], where=str(run.path / "config.toml"))
+    mesh = training.get("mesh") if args.distributed is None else None
+    where = str(run.path / "config.toml")
+    net = from_config(described["network"], engine=training["engine"], mesh=mesh, where=where)
     _describe(task, net, described, say)
     return _train(args, task, net, described, lambda: run, say, resume=True)
 

@@ -229,7 +229,7 @@ class Task(ABC):
         wanted |= layers_of(net_name, wanted)
         recipe = recipe_of(net_name)
         optimizer = optimizer_of(wanted.get("optimizer", recipe.optimizer), wanted.get("learning_rate"))
-        of_all = ("loss", "regularizer", "dtype", "precision", "engine", "class_weight", "seed")
+        of_all = ("loss", "regularizer", "dtype", "precision", "engine", "mesh", "class_weight", "seed")
         net = self.network(
             net_name,
             {name: wanted.get(name) for name in of_all},

@@ -65,7 +65,7 @@ def build(name: str, shape: Sequence[Any], outputs: int, *, needed: Mapping[str,
     entry = zoo.find(name)
     options = {key: value for key, value in options.items() if value is not None}
     takes = inspect.signature(entry.build).parameters
-    common = {"loss", "loss_weights", "seed", "engine", "dtype", "precision", "regularizer"}
+    common = {"loss", "loss_weights", "seed", "engine", "mesh", "dtype", "precision", "regularizer"}
     for option in options:
         if option not in takes and option not in common:
             own = ", ".join(f"--{each}" for each in takes if each in OF_NETWORK)

@@ -361,7 +361,9 @@ class JaxOps(Ops):
 
     def random_key(self, *numbers):
         *stream, number = numbers
-        return _words(*stream) + np.stack([np.zeros_like(number), number], -1).astype(np.uint32)
+        keys = np.full((*np.shape(number), 2), _words(*stream), np.uint32)
+        keys[..., 1] += np.asarray(number).astype(np.uint32)
+        return keys
 
     def fold_in(self, key, number):
         return jax.random.key_data(jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(key)), number))
