@@ -58,9 +58,10 @@ template <class T, class F> void both(const char* what, size_t n, F f) {
     check(one.near(other), what);
 }
 
-static Geometry geometry(bool pooling) {
+static Geometry geometry(bool pooling, bool at_points = false) {
     Geometry g{};
     g.kh = draw(1, 4), g.kw = draw(1, 4), g.sh = draw(1, 5), g.sw = draw(1, 5), g.dh = draw(1, 3), g.dw = draw(1, 3);
+    if (at_points) g.kh = g.kw = 3, g.sh = g.sw = g.dh = g.dw = 1;
     g.top = draw(0, 4), g.left = draw(0, 4), g.bottom = draw(0, 4), g.right = draw(0, 4);
     long h = g.dh * (g.kh - 1) + 1, w = g.dw * (g.kw - 1) + 1;
     g.H = std::max(1L, h - g.top - g.bottom) + draw(0, 9), g.W = std::max(1L, w - g.left - g.right) + draw(0, 9);
@@ -134,9 +135,10 @@ template <class T> void every_kernel(bool bfloat16 = false) {
         });
     }
     {
-        Geometry g = geometry(false);
-        long groups = draw(1, 2), units = groups * draw(1, 14);
-        g.C = groups * draw(1, 5);
+        bool at_points = draw(0, 2) == 0;
+        Geometry g = geometry(false, at_points);
+        long groups = draw(1, 2), units = groups * (at_points ? draw(8, 60) : draw(1, 14));
+        g.C = groups * (at_points ? draw(8, 60) : draw(1, 5));
         size_t filters = units * (g.C / groups) * g.kh * g.kw, places = units * g.out_h * g.out_w * g.m, image = g.C * g.H * g.W * g.m;
         Block<T> W(filters), A(image), dZ(places), b(units);
         both<T>("convolution", places, [&](T* Z) { k.convolution(g, units, groups, W, A, b, Z); });
