@@ -240,7 +240,8 @@ def pellucid_network(work: Work, engine: str) -> Any:
         else:
             units, kernel, padding, stride, groups = (*each, 1, 1)[:5]
             layers.append(pl.Conv2D(units, kernel, "relu", stride=stride, padding=padding, groups=groups))
-    options: dict[str, Any] = {"engine": engine, "precision": work.precision}
+    precision = "tensorfloat32" if work.precision == "tf32" else work.precision
+    options: dict[str, Any] = {"engine": engine, "precision": precision}
     return pl.Sequential(*layers, input_shape=work.input_shape, loss="softmax_cross_entropy", **options)
 
 

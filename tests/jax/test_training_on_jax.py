@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pellucid as pl
 from pellucid import engines
 from pellucid.engines.mesh import Placement
 from pellucid.errors import EngineError
+from pellucid.layers.base import Mode
 from pellucid.runs import Run
 from pellucid.training.batches import Batch, Source, ahead
 from pellucid.training.loop import Training
@@ -314,3 +316,40 @@ def test_without_jax_the_message_says_how_to_get_it(monkeypatch):
     finally:
         monkeypatch.undo()
         engines.known.cache_clear()
+
+
+@pytest.mark.parametrize("precision", [None, "tensorfloat32", "bfloat16"])
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_every_product_of_a_step_is_asked_for_in_the_precision_that_was_chosen(recurrent, precision):
+    layers = [pl.LSTM(4)] if recurrent else [pl.Conv2D(3, 3), pl.Flatten(), pl.Dense(5, "relu")]
+    options = {"loss": "mse", "engine": "jax", "precision": precision}
+    net = pl.Sequential(*layers, pl.Dense(2), input_shape=(6, 3) if recurrent else (1, 6, 6), **options)
+    batch = Source(net, DATA.normal(size=(8, *net.inputs["input"])), DATA.normal(size=(8, 2))).batch(np.arange(8))
+
+    def step(params, inputs, targets):
+        return net.iteration(params, net.state, inputs, targets, mode=Mode(True)).grads
+
+    text = jax.jit(step).lower(net.parameters, batch.inputs, batch.targets).as_text()
+    products = re.findall(r"stablehlo\.(?:dot_general|convolution).*", text)
+    assert len(products) >= 6  # forward, dW and dA of two layers and more, but for dA of the first
+    asked = "HIGH" if precision == "tensorfloat32" else "HIGHEST"
+    for line in products:
+        assert re.findall(r"\b(?:HIGH|HIGHEST|DEFAULT)\b", line) == [asked, asked], line
+    assert net.predict(DATA.normal(size=(4, *net.inputs["input"]))).dtype == np.float32
+
+
+@pytest.mark.parametrize("engine", ["numpy", "native"])
+def test_other_engines_refuse_tensorfloat32(engine):
+    if engine not in engines.available():
+        pytest.skip(f"the {engine} engine cannot run here")
+    with pytest.raises(pl.errors.ParameterError, match=f"(?s)the {engine} engine does not multiply in.*engine='jax'"):
+        pl.Sequential(pl.Dense(1), input_shape=1, engine=engine, precision="tensorfloat32")
+
+
+def test_a_network_of_tensorfloat32_predicts_in_float32_elsewhere(tmp_path):
+    net = mlp("jax", "float32", precision="tensorfloat32")
+    net.save(tmp_path / "net.pellucid")
+    assert pl.load(tmp_path / "net.pellucid", engine="jax").precision == "tensorfloat32"
+    there = pl.load(tmp_path / "net.pellucid", engine="numpy")
+    assert there.precision == "float32"
+    np.testing.assert_allclose(there.predict(X), net.predict(X), rtol=1e-5)

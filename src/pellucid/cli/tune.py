@@ -79,7 +79,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--test", type=_share, metavar="SHARE", help="of the examples, that are never looked at (default: 0.1)")
     add("--engine", metavar="E", help="numpy, … (see `pellucid show --engines`)")
     add("--dtype", choices=["float32", "float64"], help="of all arithmetic (default: float32)")
-    add("--precision", choices=["float32", "bfloat16"], help="of what layers multiply (default: dtype)")
+    add(
+        "--precision", choices=["float32", "bfloat16", "tensorfloat32"], help="of what layers multiply (default: dtype)"
+    )
     add("--threads", type=integer, metavar="N", help="of all jobs together")
     reading_flags(parser)
     add = parser.add_argument_group("an old optimum").add_argument

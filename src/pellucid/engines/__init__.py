@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
+from typing import Any
 
 from pellucid.engines.base import Array, Ops
-from pellucid.errors import EngineError, unknown
+from pellucid.errors import EngineError, ParameterError, unknown
 
 __all__ = ["Array", "Ops", "about", "available", "get", "known"]
 
@@ -26,7 +27,7 @@ def known() -> dict[str, str | None]:
 
 def about(name: str) -> str:
     """What an engine that runs here says of itself on this machine, where it says something."""
-    return getattr(importlib.import_module(f"{__name__}.{name}"), "about", str)()
+    return getattr(_module(name), "about", str)()
 
 
 def available() -> list[str]:
@@ -39,7 +40,8 @@ def get(name: str = "auto", precision: str | None = None) -> Ops:
 
     Arguments:
         name: of the engine.
-        precision: ``"bfloat16"`` for products of operands rounded to bfloat16, see `Ops`; None for the arrays' own.
+        precision: ``"bfloat16"`` for products of operands rounded to bfloat16, or on the jax engine
+            ``"tensorfloat32"``, see `Ops`; None for the arrays' own.
 
     Raises:
         ParameterError: no engine has that name, or this one does not have that precision.
@@ -55,9 +57,22 @@ def get(name: str = "auto", precision: str | None = None) -> Ops:
     return _made(name, precision)
 
 
+def _module(name: str) -> Any:
+    return importlib.import_module(f"{__name__}.{name}")
+
+
 @cache
 def _made(name: str, precision: str | None) -> Ops:
-    module = importlib.import_module(f"{__name__}.{name}")
+    module = _module(name)
     if precision not in (None, *module.PRECISIONS):
+        others = [other for other in known() if precision in _module(other).PRECISIONS]
+        if others:
+            raise ParameterError(
+                f"the {name} engine does not multiply in {precision}",
+                where="precision",
+                expected=" or ".join(["float32", *module.PRECISIONS]),
+                got=repr(precision),
+                hint=f"engine={others[0]!r}",
+            )
         raise unknown("precision", precision, ["float32", *module.PRECISIONS], where=f"the {name} engine")
     return module.create(precision)

@@ -47,6 +47,7 @@ class Ops(ABC):
         precision: of the products in the affine and convolution primitives. None multiplies the arrays as they are;
             "bfloat16" rounds both operands of a float32 product to bfloat16 first (to nearest, ties to even) and sums
             in float32. All else stays as it is: results, biases, the sums db, every other primitive; and float64.
+            "tensorfloat32" lets a GPU round them to 11 significant bits, there and within a recurrence.
         compiles: whether a function's first run waits for `compile`.
         batches_ahead: how many batches are made ready while the device computes.
     """

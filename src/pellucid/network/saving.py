@@ -109,8 +109,11 @@ def restored(
     """
     if "config" not in document:
         raise CheckpointError("there is no network in this file", where=where)
+    described = document["config"]
+    if described.get("precision") == "tensorfloat32" and engine != "jax":
+        described = {**described, "precision": None}  # float32: what the other engines have, and more exact
     try:
-        net = from_config(document["config"], engine=engine, mesh=mesh, where=where)
+        net = from_config(described, engine=engine, mesh=mesh, where=where)
     except ParameterError as problem:
         if not problem.problem.startswith("unknown layer "):
             raise

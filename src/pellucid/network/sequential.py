@@ -28,7 +28,8 @@ class Sequential(Network):
         engine: ``"auto"``, ``"numpy"``, ``"native"`` or ``"jax"``.
         dtype: ``"float32"``, or ``"float64"`` for checks.
         precision: ``"bfloat16"`` to round what dense and convolutional layers multiply to bfloat16, and sum in float32;
-            parameters, gradients and everything else stay in ``dtype``. None multiplies as it is.
+            parameters, gradients and everything else stay in ``dtype``. ``"tensorfloat32"``, on the jax engine, lets
+            GPUs that can multiply in TF32. None multiplies as it is.
         regularizer: of every weight whose layer names none of its own.
         mesh: devices that the parameters are spread over as they are drawn, with ``engine="jax"``; as in
             `pellucid.fit`, which takes it from here. None is one device.

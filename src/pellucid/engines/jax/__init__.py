@@ -11,7 +11,7 @@ from pellucid.engines.base import Ops
 
 PREFERENCE = -10  # asked for by name: compiling takes seconds, which small networks on a CPU never earn back
 
-PRECISIONS = ("bfloat16",)
+PRECISIONS = ("bfloat16", "tensorfloat32")
 
 
 def unavailable() -> str | None:

@@ -45,13 +45,14 @@ class JaxOps(Ops):
 
     def __init__(self, precision: str | None = None) -> None:
         self.precision = precision
+        self._precision = lax.Precision.HIGH if precision == "tensorfloat32" else lax.Precision.HIGHEST
         jax.config.update("jax_enable_x64", True)
         if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
             _keep_programs(data_home() / "compiled")
 
     def _operands(self, *arrays: Array) -> tuple[Array, ...]:
         """The arrays as they enter a product."""
-        rounded = self.precision and all(A.dtype == jnp.float32 for A in arrays)
+        rounded = self.precision == "bfloat16" and all(A.dtype == jnp.float32 for A in arrays)
         return tuple(A.astype(jnp.bfloat16) for A in arrays) if rounded else arrays
 
     # --- arrays
@@ -117,8 +118,9 @@ class JaxOps(Ops):
         return -(-T // apart) * apart
 
     def peak_bytes(self, *, reset=False):
-        counted = jax.local_devices()[0].memory_stats()  # since the process began: JAX cannot count anew
-        return counted and counted.get("peak_bytes_in_use")
+        # Of the fullest device, since the process began: JAX cannot count anew.
+        counted = [device.memory_stats() or {} for device in jax.local_devices()]
+        return max((each["peak_bytes_in_use"] for each in counted if "peak_bytes_in_use" in each), default=None)
 
     def apart(self, *arrays):
         *before, last = arrays
@@ -138,7 +140,8 @@ class JaxOps(Ops):
     def affine(self, W, A_prev, b):
         if mesh := towers.over(len(W)):
             return towers.forward(mesh, lambda W, A, b, _: self.affine(W, A, b), W, A_prev, b, axis=A_prev.ndim - 2)
-        Z = _product(*self._operands(W, A_prev))
+        W, A_prev = self._operands(W, A_prev)
+        Z = _product(W, A_prev, self._precision)
         return Z if b is None else Z + b
 
     def affine_dW(self, dZ, A_prev):
@@ -146,7 +149,11 @@ class JaxOps(Ops):
         if mesh := towers.over(shape[0]):
             return towers.dW(mesh, lambda dZ, A, _: self.affine_dW(dZ, A), dZ, A_prev, shape, axis=dZ.ndim - 2)
         steps = "" if dZ.ndim == 2 else "t"
-        return _einsum(f"{steps}im,{steps}jm->ij", *self._operands(dZ, A_prev)) * (1.0 / dZ.shape[-1])
+        dZ, A_prev = self._operands(dZ, A_prev)
+        dW = jnp.einsum(
+            f"{steps}im,{steps}jm->ij", dZ, A_prev, precision=self._precision, preferred_element_type=_sum_type(dZ)
+        )
+        return dW * (1.0 / dZ.shape[-1])
 
     def affine_db(self, dZ):
         over = (*range(dZ.ndim - 2), -1)
@@ -156,17 +163,17 @@ class JaxOps(Ops):
         if mesh := towers.over(len(W)):
             return towers.dA(mesh, lambda W, dZ, *_: self.affine_dA(W, dZ), W, dZ, W.shape[1], axis=dZ.ndim - 2)
         W, dZ = self._operands(W, dZ)
-        return _product(W.T, dZ)
+        return _product(W.T, dZ, self._precision)
 
     # --- recurrence
 
     def recurrence(self, cell, Z, U, c, state, mask):
         Z, state = _whole_units((Z, tuple(state)))
-        return _recurrence(cell, Z, *_everywhere((U, c)), state, mask)
+        return _recurrence(cell, self._precision, Z, *_everywhere((U, c)), state, mask)
 
     def recurrence_backward(self, cell, U, states, kept, mask, dA, d_last):
         states, kept, dA, d_last = _whole_units((tuple(states), tuple(kept), dA, tuple(d_last)))
-        return _recurrence_backward(cell, _everywhere(U), states, kept, mask, dA, d_last)
+        return _recurrence_backward(cell, self._precision, _everywhere(U), states, kept, mask, dA, d_last)
 
     # --- convolution: all three are one kind of convolution to XLA, which takes the axes in any order
 
@@ -176,7 +183,7 @@ class JaxOps(Ops):
             return towers.forward(mesh, lambda W, A, b, g: own(W, A, b, groups=g), W, A_prev, b, groups)
         W, A_prev = self._operands(W, A_prev)
         s = "XYZ"[: len(window.kernel)]
-        Z = _convolved(
+        Z = self._convolved(
             A_prev,
             W,
             (f"C{s}N", f"OI{s}", f"C{s}N"),
@@ -195,7 +202,7 @@ class JaxOps(Ops):
         dZ, A_prev = self._operands(dZ, A_prev)
         # Channels as examples, examples as channels; dZ is the kernel. Stride and dilation change places.
         s = "XYZ"[: len(window.kernel)]
-        dW = _convolved(
+        dW = self._convolved(
             A_prev,
             dZ,
             (f"N{s}C", f"O{s}I", f"CN{s}"),
@@ -205,6 +212,11 @@ class JaxOps(Ops):
             batch_group_count=groups,
         )
         return dW * (1.0 / dZ.shape[-1])
+
+    def _convolved(self, A: Array, W: Array, axes: tuple[str, str, str], **how: Any) -> Array:
+        return lax.conv_general_dilated(
+            A, W, dimension_numbers=axes, precision=self._precision, preferred_element_type=_sum_type(A), **how
+        )
 
     def convolution_db(self, dZ):
         db = dZ.sum(axis=tuple(range(1, dZ.ndim))) * (1.0 / dZ.shape[-1])
@@ -229,7 +241,7 @@ class JaxOps(Ops):
                 shape[1:-1], dZ.shape[1:-1], window.stride, before, window.kernel, window.dilation, strict=True
             )
         ]
-        return _convolved(
+        return self._convolved(
             dZ,
             turned,
             (f"C{s}N", f"OI{s}", f"C{s}N"),
@@ -430,31 +442,21 @@ def _keep_programs(folder: Path) -> None:
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
-def _product(W: Array, A: Array) -> Array:
-    return jnp.matmul(W, A, precision=lax.Precision.HIGHEST, preferred_element_type=_sum_type(W))
-
-
-def _einsum(axes: str, *arrays: Array) -> Array:
-    return jnp.einsum(axes, *arrays, precision=lax.Precision.HIGHEST, preferred_element_type=_sum_type(arrays[0]))
-
-
-def _convolved(A: Array, W: Array, axes: tuple[str, str, str], **how: Any) -> Array:
-    return lax.conv_general_dilated(
-        A, W, dimension_numbers=axes, precision=lax.Precision.HIGHEST, preferred_element_type=_sum_type(A), **how
-    )
+def _product(W: Array, A: Array, precision: lax.Precision) -> Array:
+    return jnp.matmul(W, A, precision=precision, preferred_element_type=_sum_type(W))
 
 
 def _sum_type(A: Array) -> Any:
     return jnp.float32 if A.dtype == jnp.bfloat16 else A.dtype
 
 
-@partial(jax.jit, static_argnums=0)
-def _recurrence(cell, Z, U, c, state, mask):
+@partial(jax.jit, static_argnums=(0, 1))
+def _recurrence(cell, precision, Z, U, c, state, mask):
     step, n = CELLS[cell], U.shape[1]
 
     def forward(before, given):
         Z_t, mask_t = given
-        V = _product(U, before[0])
+        V = _product(U, before[0], precision)
         after, gates = step.forward(jnp, Z_t, V, c, before)
         if mask is not None:
             after = tuple(jnp.where(mask_t, new, old) for new, old in zip(after, before, strict=True))
@@ -465,8 +467,8 @@ def _recurrence(cell, Z, U, c, state, mask):
     return tuple(jnp.concatenate([first[None], S]) for first, S in zip(state, later, strict=True)), kept
 
 
-@partial(jax.jit, static_argnums=0)
-def _recurrence_backward(cell, U, states, kept, mask, dA, d_last):
+@partial(jax.jit, static_argnums=(0, 1))
+def _recurrence_backward(cell, precision, U, states, kept, mask, dA, d_last):
     step = CELLS[cell]
 
     def backward(d_after, given):
@@ -477,7 +479,7 @@ def _recurrence_backward(cell, U, states, kept, mask, dA, d_last):
         if mask is not None:  # a masked step hands the gradient on as it came
             dZ, dV = dZ * mask_t, dV * mask_t
             d_before = tuple(jnp.where(mask_t, d, passed) for d, passed in zip(d_before, d_after, strict=True))
-        return (d_before[0] + _product(U.T, dV), *d_before[1:]), (dZ, dV)
+        return (d_before[0] + _product(U.T, dV, precision), *d_before[1:]), (dZ, dV)
 
     d_state = tuple(jnp.zeros_like(S[0]) if d is None else d for S, d in zip(states, d_last, strict=True))
     before, after = tuple(S[:-1] for S in states), tuple(S[1:] for S in states)
