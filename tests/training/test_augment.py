@@ -469,7 +469,7 @@ def test_a_covariance_of_other_channels():
 
 def test_a_base_without_images():
     with pytest.raises(NotImplementedError, match="images"):
-        augment.Augmentation().images(None, None)
+        augment.Augmentation().images(np.random.default_rng(0), np.zeros((1, 2, 2, 3)))
 
 
 # --- from the command line ----------------------------------------------------------------------------------------

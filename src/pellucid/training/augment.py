@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -52,7 +53,26 @@ class Augmentation:
             rng: what to draw from.
             X: (C, H, W, m), in the network's unit.
         """
-        raise NotImplementedError(f"{type(self).__name__} needs images(rng, X)")
+        return self.changed(X, self.draws(rng, X.shape, X.dtype))
+
+    def draws(self, rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """What is drawn for a batch of images, examples last: (…, m).
+
+        Arguments:
+            rng: what to draw from.
+            shape: of the images, (C, H, W, m).
+            dtype: of the images.
+        """
+        raise NotImplementedError(f"{type(self).__name__} needs images(rng, X), or draws and changed")
+
+    def changed(self, X: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+        """The changed images, a new array of X's shape and type; with it a process changes its own of a batch only.
+
+        Arguments:
+            X: (C, H, W, k), in the network's unit.
+            drawn: what was drawn for these, (…, k).
+        """
+        raise NotImplementedError(f"{type(self).__name__} needs images(rng, X), or draws and changed")
 
     def fitted(self, samples: list[np.ndarray]) -> Augmentation:
         """The augmentation with what it takes from the training images; ``samples`` holds some of each input."""
@@ -63,11 +83,26 @@ class Augmentation:
 
     def batch(self, rng: _RNG, batch: Batch, net: Network) -> Batch:
         """The changed batch; several inputs that are images get the same draws, so that they stay aligned."""
-        return batch._replace(
-            inputs={
-                name: self.images(rng(), X) if len(net.inputs[name]) == 3 else X for name, X in batch.inputs.items()
-            }
-        )
+        return self._on_images(batch, net, lambda X: self.images(rng(), X))
+
+    def part(self, rng: _RNG, batch: Batch, net: Network, places: np.ndarray, m: int) -> Batch:
+        """The examples at ``places`` of a batch of m, which ``batch`` holds, changed as `batch` changes them there."""
+
+        def changed(X: np.ndarray) -> np.ndarray:
+            return self.changed(X, self.draws(rng(), (*X.shape[:-1], m), X.dtype)[..., places])
+
+        return self._on_images(batch, net, changed)
+
+    def needed(self, rng: _RNG, places: np.ndarray, m: int) -> np.ndarray:
+        """Which of a batch's m examples, in order, `part` has to be given for those at ``places``."""
+        own = type(self)
+        parts = own.images is Augmentation.images and own.batch is Augmentation.batch
+        return places if parts else np.arange(m)
+
+    @staticmethod
+    def _on_images(batch: Batch, net: Network, change: Callable[[np.ndarray], np.ndarray]) -> Batch:
+        images = {name: change(X) for name, X in batch.inputs.items() if len(net.inputs[name]) == 3}
+        return batch._replace(inputs={**batch.inputs, **images})
 
 
 class Augmenter:
@@ -112,9 +147,35 @@ class Augmenter:
 
     def __call__(self, batch: Batch, epoch: int, index: int) -> Batch:
         """The batch ``index`` of an epoch, augmented; the given one is left as it is."""
-        for place, each in enumerate(self._fitted):
-            key = [self.seed, epoch, index, place, _AUGMENT]
-            batch = each.batch(lambda key=key: np.random.default_rng(key), batch, self.net)  # type: ignore[misc]
+        return self.at(epoch, index)(batch)
+
+    def at(self, epoch: int, index: int) -> OfBatch:
+        """What is made of the batch ``index`` of an epoch, the whole or a part of it."""
+        return OfBatch(self._fitted, self.net, (self.seed, epoch, index))
+
+
+class OfBatch:
+    """What is made of one batch: see `pellucid.training.batches.Change`."""
+
+    def __init__(self, fitted: list[Augmentation], net: Network, key: tuple[int, ...]) -> None:
+        self.net = net
+        self._drawing = [
+            (each, partial(np.random.default_rng, [*key, place, _AUGMENT])) for place, each in enumerate(fitted)
+        ]
+
+    def needed(self, places: np.ndarray, m: int) -> np.ndarray:
+        """Which of the batch's m examples, in order, are needed to augment those at ``places``."""
+        for each, rng in reversed(self._drawing):
+            places = each.needed(rng, places, m)
+        return places
+
+    def __call__(self, batch: Batch, *, places: np.ndarray | None = None, m: int = 0) -> Batch:
+        """The batch augmented; with ``places``, those of its m examples, what they become in the whole batch."""
+        for each, rng in self._drawing:
+            if places is None or len(places) == m:
+                batch = each.batch(rng, batch, self.net)
+            else:
+                batch = each.part(rng, batch, self.net, places, m)
         return batch
 
 
@@ -138,9 +199,12 @@ class Shift(Augmentation):
 
     moves: ClassVar[bool] = True
 
-    def images(self, rng, X):
-        _, H, W, m = X.shape
-        down, right = rng.integers(-self.pixels, self.pixels + 1, (2, m))
+    def draws(self, rng, shape, dtype):
+        return rng.integers(-self.pixels, self.pixels + 1, (2, shape[-1]))
+
+    def changed(self, X, drawn):
+        _, H, W, _ = X.shape
+        down, right = drawn
         return pixels_at(X, np.arange(H)[:, None, None] - down, np.arange(W)[:, None] - right, self.fill)
 
 
@@ -161,8 +225,15 @@ class RandomCrop(Augmentation):
 
     moves: ClassVar[bool] = True
 
-    def images(self, rng, X):
-        return Shift(self.padding, self.fill).images(rng, X)  # the same thing, said in other words
+    def draws(self, rng, shape, dtype):
+        return self._shift.draws(rng, shape, dtype)
+
+    def changed(self, X, drawn):
+        return self._shift.changed(X, drawn)
+
+    @property
+    def _shift(self) -> Shift:
+        return Shift(self.padding, self.fill)  # the same thing, said in other words
 
 
 @augmentations.register("horizontal_flip", "flip", "mirror")
@@ -180,8 +251,11 @@ class HorizontalFlip(Augmentation):
 
     moves: ClassVar[bool] = True
 
-    def images(self, rng, X):
-        return np.where(rng.random(X.shape[-1]) < self.probability, X[:, :, ::-1], X)
+    def draws(self, rng, shape, dtype):
+        return rng.random(shape[-1]) < self.probability
+
+    def changed(self, X, drawn):
+        return np.where(drawn, X[:, :, ::-1], X)
 
 
 @augmentations.register("rotate", "rotation")
@@ -199,8 +273,11 @@ class Rotate(Augmentation):
 
     moves: ClassVar[bool] = True
 
-    def images(self, rng, X):
-        return turned(X, np.deg2rad(rng.uniform(-self.degrees, self.degrees, X.shape[-1])), 1.0, self.fill)
+    def draws(self, rng, shape, dtype):
+        return np.deg2rad(rng.uniform(-self.degrees, self.degrees, shape[-1]))
+
+    def changed(self, X, drawn):
+        return turned(X, drawn, 1.0, self.fill)
 
 
 @augmentations.register("scale", "zoom")
@@ -218,8 +295,11 @@ class Scale(Augmentation):
 
     moves: ClassVar[bool] = True
 
-    def images(self, rng, X):
-        return turned(X, 0.0, 1.0 + rng.uniform(-self.amount, self.amount, X.shape[-1]), self.fill)
+    def draws(self, rng, shape, dtype):
+        return 1.0 + rng.uniform(-self.amount, self.amount, shape[-1])
+
+    def changed(self, X, drawn):
+        return turned(X, 0.0, drawn, self.fill)
 
 
 @augmentations.register("elastic", "elastic_distortion")
@@ -243,9 +323,12 @@ class ElasticDistortion(Augmentation):
 
     moves: ClassVar[bool] = True
 
-    def images(self, rng, X):
+    def draws(self, rng, shape, dtype):
+        return rng.random((2, *shape[1:]), dtype)
+
+    def changed(self, X, drawn):
         _, H, W, m = X.shape
-        field = 2.0 * rng.random((2, H, W, m), X.dtype) - 1.0
+        field = 2.0 * drawn - 1.0
         field = self._gaussian(H, X.dtype) @ field.reshape(2, H, W * m)
         field = self._gaussian(W, X.dtype) @ field.reshape(2 * H, W, m)
         down, right = self.alpha * field.reshape(2, H, W, m)
@@ -277,9 +360,13 @@ class Cutout(Augmentation):
     size: int = number("[0, inf)", 8, whole=True)
     fill: float = number("(-inf, inf)", 0.0)
 
-    def images(self, rng, X):
-        _, H, W, m = X.shape
-        row, column = rng.integers(0, (H, W), (m, 2)).T - self.size // 2
+    def draws(self, rng, shape, dtype):
+        _, H, W, m = shape
+        return rng.integers(0, (H, W), (m, 2)).T
+
+    def changed(self, X, drawn):
+        _, H, W, _ = X.shape
+        row, column = drawn - self.size // 2
         inside = _between(np.arange(H)[:, None], row, self.size)[:, None] & _between(
             np.arange(W)[:, None], column, self.size
         )
@@ -308,8 +395,11 @@ class ColorJitter(Augmentation):
     contrast: float = number("[0, 1]", 0.2)
     saturation: float = number("[0, 1]", 0.2)
 
-    def images(self, rng, X):
-        b, c, s = rng.uniform(-1.0, 1.0, (3, X.shape[-1])).astype(X.dtype)
+    def draws(self, rng, shape, dtype):
+        return rng.uniform(-1.0, 1.0, (3, shape[-1])).astype(dtype)
+
+    def changed(self, X, drawn):
+        b, c, s = drawn
         X = X + self.brightness * b
         X = X + self.contrast * c * (X - X.mean(axis=(0, 1, 2)))
         return X + self.saturation * s * (X - X.mean(axis=0))
@@ -335,15 +425,17 @@ class PCAJitter(Augmentation):
     deviation: float = number("[0, inf)", 0.1)
     covariance: Any = None
 
-    def images(self, rng, X):
+    def draws(self, rng, shape, dtype):
+        return rng.normal(0.0, self.deviation, (shape[0], shape[-1]))
+
+    def changed(self, X, drawn):
         known = self if self.covariance is not None else self.fitted([X])
         covariance = np.asarray(known.covariance, np.float64)
         if covariance.shape != (len(X), len(X)):
             expected = f"({len(X)}, {len(X)}), a row and a column for each channel"
             raise ShapeError("the covariance", where="PCAJitter", expected=expected, got=covariance.shape)
         eigenvalues, vectors = np.linalg.eigh(covariance)
-        amounts = rng.normal(0.0, self.deviation, (len(X), X.shape[-1]))
-        light = vectors @ (np.sqrt(np.maximum(eigenvalues, 0.0))[:, None] * amounts)
+        light = vectors @ (np.sqrt(np.maximum(eigenvalues, 0.0))[:, None] * drawn)
         return X + light[:, None, None].astype(X.dtype)
 
     def fitted(self, samples):
@@ -388,13 +480,19 @@ class Mixup(Augmentation):
             )
 
     def batch(self, rng, batch, net):
+        m = next(iter(batch.inputs.values())).shape[-1]
+        return self.part(rng, batch, net, np.arange(m), m)
+
+    def needed(self, rng, places, m):
+        return np.union1d(places, rng().permutation(m)[places]) if self.alpha else places
+
+    def part(self, rng, batch, net, places, m):
         if not self.alpha:
             return batch
-        draw = rng()
-        some = next(iter(batch.inputs.values()))
-        m, dtype = some.shape[-1], some.dtype
-        partner = draw.permutation(m)
-        share = draw.beta(self.alpha, self.alpha, m).astype(dtype)
+        draw, dtype = rng(), next(iter(batch.inputs.values())).dtype
+        # Those that are here only as partners of others may have their own elsewhere: nobody reads what they become.
+        partner = np.searchsorted(places, draw.permutation(m)[places]).clip(max=len(places) - 1)
+        share = draw.beta(self.alpha, self.alpha, m).astype(dtype)[places]
         inputs = {name: _mixed(X, share, partner) for name, X in batch.inputs.items()}
         weight = batch.weight
         if weight is not None:

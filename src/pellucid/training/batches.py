@@ -8,7 +8,7 @@ import hashlib
 import math
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -56,12 +56,24 @@ class Batch(NamedTuple):
         )
         return Batch(inputs, targets, self.weight, masks)
 
-    def part(self, examples: slice) -> Batch:
+    def part(self, examples: slice | np.ndarray) -> Batch:
         """Some of the examples."""
         inputs, targets, masks = (
             {name: A[..., examples] for name, A in tree.items()} for tree in (self.inputs, self.targets, self.masks)
         )
         return Batch(inputs, targets, None if self.weight is None else self.weight[examples], masks)
+
+
+class Change(Protocol):
+    """What is made of a batch before it is put on the engine, in NumPy: see `pellucid.training.augment.Augmenter`."""
+
+    def needed(self, places: np.ndarray, m: int) -> np.ndarray:
+        """Which of the batch's m examples, in order, are needed to make those at ``places``."""
+        ...
+
+    def __call__(self, batch: Batch, *, places: np.ndarray, m: int) -> Batch:
+        """The changed batch, of the examples at ``places`` of m."""
+        ...
 
 
 class Source:
@@ -133,20 +145,26 @@ class Source:
     def batch(
         self,
         chosen: np.ndarray,
-        change: Callable[[Batch], Batch] | None = None,
+        change: Change | None = None,
         placement: Placement | None = None,
     ) -> Batch:
         """The examples at the indices ``chosen``, on the engine, examples last; ``change`` is made before, in NumPy.
 
         Arguments:
             placement: on which devices; where several processes share them, each gathers its own share of the examples,
-                but for a ``change``, which may mix them.
+                and what else a ``change`` of them needs.
         """
         m = len(chosen)
         lies = placement or self.net.placement
         share = lies.share(m)
-        batch = self._gathered(chosen) if change else self._gathered(chosen, share)
-        batch = change(batch).part(share) if change else batch
+        if change is None:
+            batch = self._gathered(chosen, share)
+        else:
+            own = np.arange(m)[share]
+            places = change.needed(own, m)
+            batch = change(self._gathered(chosen, slice(None) if len(places) == m else places), places=places, m=m)
+            if len(places) > len(own):
+                batch = batch.part(np.searchsorted(places, own))
 
         def on_engine(values: np.ndarray) -> Array:
             return lies.batch(values, m)
@@ -178,7 +196,7 @@ class Source:
             digest.update(values.tobytes())
         return digest.hexdigest()[:16]
 
-    def _gathered(self, chosen: np.ndarray, share: slice = slice(None)) -> Batch:
+    def _gathered(self, chosen: np.ndarray, share: slice | np.ndarray = slice(None)) -> Batch:
         """The examples, or a share of them; sequences as long as all of them need."""
         whole = self._absolute(chosen)
         chosen = chosen[share]
@@ -217,7 +235,7 @@ class Source:
     def _absolute(self, chosen: np.ndarray) -> np.ndarray:
         return chosen if self.indices is None else self.indices[chosen]
 
-    def _fetched(self, whole: np.ndarray, share: slice) -> Batch:
+    def _fetched(self, whole: np.ndarray, share: slice | np.ndarray) -> Batch:
         assert self.rows is not None
         indices = whole[share]
         x, y = self.rows.take(indices)
