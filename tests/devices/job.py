@@ -1,6 +1,7 @@
-"""One process of a job on simulated devices: ``python job.py RUN ADDRESS PROCESSES PROCESS``; without ADDRESS alone.
+"""One process of a job on simulated devices: ``python job.py RUN ADDRESS PROCESSES PROCESS WHEN``.
 
-Process 1 kills itself in the second epoch. Alone it trains from the start, and resumes the run on three devices.
+It kills itself WHEN: in the middle of the second ``epoch``, when it has to ``save`` then, before the first step, at the
+``start``, or ``never``. With RUN alone it resumes the run on two devices; without it trains from the start.
 """
 
 from __future__ import annotations
@@ -14,16 +15,33 @@ import numpy as np
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
-os.environ["JAX_NUM_CPU_DEVICES"] = "1" if len(sys.argv) > 2 else "3"
+os.environ["JAX_NUM_CPU_DEVICES"] = "1" if len(sys.argv) > 2 else "2"
 
 import pellucid as pl
+from pellucid.engines.jax import machines
 from pellucid.trees import leaves
+
+machines.PATIENCE, machines.ASKED = int(os.environ.get("PATIENCE", "60")), 3
 
 
 class Dies(pl.Callback):
-    def on_update(self, training):
-        if training.epoch == 1 and training.batch == 2:
+    def __init__(self, when):
+        self.when, self.epoch = when, 0
+
+    def dies(self, now):
+        if now:
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_start(self, training):
+        self.dies(self.when == "start")
+
+    def on_update(self, training):
+        self.epoch = training.epoch
+        self.dies(self.when == "epoch" and training.epoch == 1 and training.batch == 2)
+
+    def arrays(self):
+        self.dies(self.when == "save" and self.epoch == 1)
+        return {}
 
 
 def trained(mesh, *callbacks, **options):
@@ -43,14 +61,10 @@ def trained(mesh, *callbacks, **options):
     return {"losses": history["loss"], "parameters": parameters}
 
 
-run, *rest = sys.argv[1:]
+run, *rest = sys.argv[1:] or [None]
 if rest:
-    address, processes, process = rest[0], int(rest[1]), int(rest[2])
+    address, processes, process, when = rest[0], int(rest[1]), int(rest[2]), rest[3]
     pl.distribute(address, processes=processes, process=process)
-    try:
-        trained(f"data={processes}", *([Dies()] if process == 1 else []), run=run)
-    except pl.errors.EngineError as lost:
-        print(lost)
-        sys.exit(3)
+    trained(f"data={processes}", *([] if when == "never" else [Dies(when)]), run=run)
 else:
-    print(json.dumps({"alone": trained(None), "resumed": trained("data=3", run=run, resume=True)}))
+    print(json.dumps(trained("data=2", run=run, resume=True) if run else trained(None)))

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import pellucid as pl
 from pellucid.cli import main
 from pellucid.engines.mesh import Placement
 from pellucid.errors import ParameterError
+from pellucid.training.augment import Augmentation, Augmenter, augmentations
 from pellucid.training.batches import Source
 
 JOB = Path(__file__).with_name("job.py")
@@ -34,29 +36,50 @@ def started(*command, **environment):
     return subprocess.Popen([sys.executable, *command], env={**os.environ, **environment}, **pipes)
 
 
+@pytest.fixture(scope="module")
+def alone():
+    """The training that nothing interrupts, on one device."""
+    done = started(str(JOB))
+    said, errors = done.communicate(timeout=120)
+    assert done.returncode == 0, errors
+    return json.loads(said)
+
+
 @needs_jax
-def test_a_process_is_lost_and_the_run_goes_on_with_another_number_of_devices(tmp_path):
-    pl.runs.Run.create(tmp_path / "run", config={}, environment={}).close()
+@pytest.mark.parametrize(("victim", "when"), [(0, "epoch"), (1, "save"), (2, "start")])
+def test_a_process_is_lost_and_the_run_goes_on_with_another_number_of_devices(tmp_path, alone, victim, when):
+    run = tmp_path / "run"
+    pl.runs.Run.create(run, config={}, environment={}).close()
     where = address()
-    jobs = [started(str(JOB), str(tmp_path / "run"), where, "2", str(k)) for k in range(2)]
+    patience = "5" if when == "start" else "60"  # there only a missing sign of life tells
+    jobs = [
+        started(str(JOB), str(run), where, "3", str(k), when if k == victim else "never", PATIENCE=patience)
+        for k in range(3)
+    ]
     try:
-        jobs[1].communicate(timeout=120)
-        assert jobs[1].returncode == -9
-        said, errors = jobs[0].communicate(timeout=60)
+        said = [job.communicate(timeout=100)[1] for job in jobs]
     finally:
         for job in jobs:
             job.kill()
-    assert jobs[0].returncode in (1, 3), errors
-    assert "process 0: process 1 of 2 was lost" in said
-    assert "the last checkpoint is intact" in said
+    checkpoint = run / "checkpoints" / "latest.pellucid"
+    assert checkpoint.exists() == (when != "start")
+    for k in {0, 1, 2} - {victim}:
+        assert jobs[k].returncode == 1, said[k]
+        who = "another process" if when == "start" else f"process {victim}"
+        assert f"process {k}: {who} of 3 was lost" in said[k]
+        kept = "there was no checkpoint yet" if when == "start" else f"the last checkpoint is intact, {checkpoint}"
+        assert f"hint:     {kept}; to " in said[k]
+        assert f"fit(…, run={str(run)!r}, resume=True)" in said[k]
+    assert jobs[victim].returncode == -9
 
-    one_run = pl.runs.Run.open(tmp_path / "run")
-    (first,) = one_run.history()
-    done = started(str(JOB), str(tmp_path / "run"))
-    said, errors = done.communicate(timeout=120)
+    before = pl.runs.Run.open(run).history()
+    assert len(before) == {"start": 0, "epoch": 1, "save": 2}[when]  # an epoch's record comes before its checkpoint
+    if when != "start":
+        np.testing.assert_allclose(before["loss"], alone["losses"][: len(before)], rtol=1e-5)
+    done = started(str(JOB), str(run))
+    answer, errors = done.communicate(timeout=120)
     assert done.returncode == 0, errors
-    alone, resumed = (json.loads(said)[name] for name in ("alone", "resumed"))
-    np.testing.assert_allclose(first["train"]["loss"], alone["losses"][0], rtol=1e-5)
+    resumed = json.loads(answer)
     np.testing.assert_allclose(resumed["losses"], alone["losses"], rtol=1e-5)
     for path, values in alone["parameters"].items():
         np.testing.assert_allclose(resumed["parameters"][path], values, rtol=1e-4, atol=2e-5, err_msg=path)
@@ -122,16 +145,50 @@ def test_a_process_reads_its_share_only():
     np.testing.assert_array_equal(batch.targets["output"], [1, 0])
 
 
-def test_what_mixes_examples_sees_all_of_them():
-    net = pl.Sequential(pl.Dense(2), input_shape=2, loss="softmax_cross_entropy", engine="numpy")
-    rows = Taken()
+@dataclass(frozen=True)
+class Turned(Augmentation):
+    """One that draws for the whole batch only, as a user may write it."""
 
-    def change(batch):
-        return batch._replace(inputs={"input": batch.inputs["input"][:, ::-1]})
+    def images(self, rng, X):
+        return X * rng.permutation(X.shape[-1]).astype(X.dtype)
 
-    batch = Source(net, rows).batch(np.array([5, 3, 1, 6]), change, Second(net.ops))
-    assert rows.indices == [5, 3, 1, 6]
-    np.testing.assert_array_equal(batch.inputs["input"], [[3, 5], [6, 10]])
+
+KINDS = [
+    *("shift(2)", "random_crop", "flip", "rotate", "scale", "elastic(8, sigma=2)", "cutout(3)", "color_jitter"),
+    *("lighting", "mixup(1.0)", ["shift", "mixup", "cutout(2)", "mixup(0.5)", "flip"], "turned"),
+]
+
+
+@pytest.mark.parametrize("given", KINDS)
+def test_a_share_is_augmented_as_the_whole_batch_is(given, monkeypatch):
+    net = pl.Sequential(pl.Flatten(), pl.Dense(3), input_shape=(3, 6, 6), loss="softmax_cross_entropy", engine="numpy")
+    rng = np.random.default_rng(2)
+    x, y, weight = rng.normal(size=(40, 3, 6, 6)), rng.integers(0, 3, 40), rng.uniform(0.5, 2, 40)
+
+    class Fetched(Taken):
+        def __len__(self):
+            return 40
+
+        def take(self, indices):
+            self.indices.extend(indices.tolist())
+            return x[indices], y[indices]
+
+    monkeypatch.setitem(augmentations._classes, "turned", Turned)
+    monkeypatch.setitem(augmentations._lookup, "turned", "turned")
+    rows = Fetched()
+    source = Source(net, rows, sample_weight=weight)
+    change, chosen = Augmenter(given, net, Source(net, x, y), seed=4).at(2, 7), rng.permutation(40)[:16]
+    whole = source.batch(chosen, change)
+    rows.indices.clear()
+    share = source.batch(chosen, change, Second(net.ops))
+    mixes = "mixup" in given or "turned" in given or "mixup(1.0)" in given
+    assert set(chosen[8:]) <= set(rows.indices) <= set(chosen)
+    assert mixes or rows.indices == chosen[8:].tolist()
+    for one, all_of_them in ((share.inputs, whole.inputs), (share.targets, whole.targets)):
+        for name, values in one.items():
+            np.testing.assert_array_equal(values, all_of_them[name][..., 8:])
+    np.testing.assert_array_equal(share.weight, whole.weight[8:])
+    assert not np.array_equal(share.inputs["input"], source.batch(chosen[8:]).inputs["input"])
 
 
 @pytest.mark.parametrize("fetched", [False, True])

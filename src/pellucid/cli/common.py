@@ -138,7 +138,7 @@ def with_flags(text: str) -> str:
     """Options as the command line writes them: ``missing='mean'`` becomes ``--missing mean``."""
     names = (
         "missing target task drop dates delimiter header encoding decimal channels image_size categorical batch_size "
-        "validation test keys text"
+        "validation test keys text engine mesh"
     )
     value = r"'([^'\n]*)'|(\[[^\]\n]*\]|\('[^)\n]*\))|\((\w+), (\w+)\)|(\w+(?:\.\d+)?)|(?=\W|$)"
     pattern = rf"(?<![\w.-])({'|'.join(names.split())})=(?:{value})"

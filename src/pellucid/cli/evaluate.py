@@ -16,6 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--again", action="store_true", help="look at the test set once more; this is recorded")
     parser.add_argument("--metrics", type=items, metavar="A,B", help="default: those of the run")
     keys_flag(parser)
+    parser.add_argument("--engine", default="auto", metavar="E", help="where it runs (see `pellucid show --engines`)")
     common_flags(parser)
     parser.set_defaults(run=run)
 
@@ -27,7 +28,7 @@ def run(args: argparse.Namespace) -> Answer:
     from pellucid.experiment import opened
     from pellucid.training.split import TestVault
 
-    net, run = opened(args.name)
+    net, run = opened(args.name, engine=args.engine)
     names = run.config.get("training", {}).get("metrics") if run and args.metrics is None else args.metrics
     if args.data:
         finding, count = tasks.of(net).evaluate(net, args.data, names, keys=args.keys)

@@ -18,6 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FILE.csv", help="write the CSV there instead of to standard output")
     parser.add_argument("--probabilities", action="store_true", help="add the probability of every class")
     keys_flag(parser)
+    parser.add_argument("--engine", default="auto", metavar="E", help="where it runs (see `pellucid show --engines`)")
     common_flags(parser)
     parser.set_defaults(run=run)
 
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> Answer:
     from pellucid.experiment import opened
     from pellucid.files import atomic_write
 
-    net, run = opened(args.name)
+    net, run = opened(args.name, engine=args.engine)
     said = tasks.of(net).predict(net, args.data, keys=args.keys, probabilities=args.probabilities)
     for line in said.report:
         note(with_flags(line))

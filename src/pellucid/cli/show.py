@@ -31,16 +31,16 @@ def run(args: argparse.Namespace) -> Answer:
         raise UsageError("give a RUN or a NET, or --engines", args.parser)
     if (args.data or args.out) and not args.features:
         raise UsageError("--data and --out go with --features", args.parser)
-    if args.batch_size and not args.mesh:
+    if args.batch_size and args.mesh is None:
         raise UsageError("--batch-size goes with --mesh", args.parser)
-    asked = [f"--{name}" for name in ("engines", "mesh", "features") if getattr(args, name)]
+    asked = [f"--{name}" for name in ("engines", "mesh", "features") if getattr(args, name) not in (None, False)]
     if len(asked) > 1:
         raise UsageError(f"{' and '.join(asked)} do not go together", args.parser)
     if args.engines:
         return _engines()
     from pellucid.experiment import is_run
 
-    if args.mesh:
+    if args.mesh is not None:
         return _exchanged(args)
     if args.features:
         return _features(args)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from pellucid.cli.common import (
@@ -95,7 +96,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=natural, metavar="S", help="of the split, the parameters, the order and dropout (default: 0)")
     add("--engine", metavar="E", help="numpy, … (see `pellucid show --engines`)")
     add("--dtype", choices=["float32", "float64"], help="of all arithmetic (default: float32)")
-    add("--precision", choices=["float32", "bfloat16"], help="of what layers multiply (default: dtype)")
+    add(
+        "--precision", choices=["float32", "bfloat16", "tensorfloat32"], help="of what layers multiply (default: dtype)"
+    )
     add("--mesh", metavar="M", help="devices of the jax engine: data=4, data=2,model=2 or data=4,sharded")
     add("--threads", type=integer, metavar="N", help="threads of the matrix products")
     add("--layer-statistics", action="store_const", const=True, help="record every layer's gradient and weight norms")
@@ -158,14 +161,25 @@ def run(args: argparse.Namespace) -> Answer:
             os.environ[name] = str(args.threads)
     if bool(args.data) == bool(args.resume):
         raise UsageError("give DATA to train on, or --resume RUN", args.parser)
+    if args.mesh is not None:
+        from pellucid.engines.mesh import Mesh
+
+        args.mesh = str(Mesh.of(args.mesh))
+        if not args.resume:
+            args.engine = args.engine or "jax"
     if args.distributed is not None:
         _distribute(args)
     elif args.processes is not None or args.process is not None:
         raise UsageError("--processes and --process go with --distributed HOST:PORT", args.parser)
-    if args.mesh and not args.resume:
-        args.engine = args.engine or "jax"
     say = (lambda text: None) if args.quiet else note
-    return _resume(args, say) if args.resume else _start(args, say)
+    try:
+        return _resume(args, say) if args.resume else _start(args, say)
+    except BaseException as failure:
+        if args.distributed is not None:
+            from pellucid.engines.jax import machines
+
+            machines.failed(130 if isinstance(failure, KeyboardInterrupt) else int(getattr(failure, "code", 1) or 1))
+        raise
 
 
 def _distribute(args: argparse.Namespace) -> None:
@@ -179,6 +193,7 @@ def _distribute(args: argparse.Namespace) -> None:
 
     machines.distribute(args.distributed or None, processes=args.processes, process=args.process)
     args.first = machines.is_first()
+    args.own_mesh = args.mesh
     args.mesh = args.mesh or f"data={machines.devices()}"
     if not args.resume:
         args.engine = "jax"
@@ -266,7 +281,7 @@ def _resume(args: argparse.Namespace, say: Any) -> Answer:
     from pellucid.network.saving import from_config
     from pellucid.runs import Run
 
-    free = {"resume", "epochs", "json", "debug", "quiet", "no_plot", "threads", "run", "parser", "first"}
+    free = {"resume", "epochs", "json", "debug", "quiet", "no_plot", "threads", "run", "parser", "first", "own_mesh"}
     free |= {"mesh", "distributed", "processes", "process"}
     for name, value in vars(args).items():
         if name not in free and value is not None and value is not False:
@@ -319,6 +334,7 @@ def _train(
 ) -> Answer:
     import shutil
 
+    from pellucid.errors import EngineError
     from pellucid.experiment import MODEL
     from pellucid.training.callbacks import Callback
 
@@ -346,7 +362,8 @@ def _train(
                 mesh=training.get("mesh"),
             )
         except BaseException as failure:
-            if args.first and not resume and not begun.updates and not run.checkpoint_path("latest").exists():
+            unused = not (resume or begun.updates or run.checkpoint_path("latest").exists())
+            if args.first and unused and not (args.distributed is not None and isinstance(failure, EngineError)):
                 shutil.rmtree(run.path, ignore_errors=True)
                 raise
             if isinstance(failure, (KeyboardInterrupt, SystemExit)) and args.first:
@@ -378,10 +395,16 @@ def _shared(args: argparse.Namespace, create: Any) -> Run:
         return create()
     from pellucid.engines.jax import machines
 
-    if not args.first:
-        return Watched(Path(machines.told("run")))
-    run = create()
-    machines.told("run", str(run.path.resolve()))
+    run: Run
+    if args.first:
+        run = create()
+        machines.told("run", str(run.path.resolve()))
+    else:
+        run = Watched(Path(machines.told("run")))
+    again = ["pellucid", "train", "--resume", str(run.path.resolve()), "--distributed", args.distributed]
+    for name, value in {"processes": args.processes, "process": args.process, "mesh": args.own_mesh}.items():
+        again += [] if value is None else [f"--{name}", str(value)]
+    machines.keep(run.path.resolve() / "checkpoints" / "latest.pellucid", shlex.join(filter(None, again)))
     return run
 
 
@@ -480,10 +503,14 @@ def _summary_line(document: dict[str, Any], history: Any) -> str:
 
     epochs = counted(document["epochs"], "epoch", "epochs")
     line = f"{epochs} in {document['seconds']:.1f} s on the {document['engine']} engine"
-    if "process" in history.memory:
-        line += f" with {byte_size(history.memory['process'])} of memory at most"
-    if "engine" in history.memory:
-        line += f" ({byte_size(history.memory['engine'])} in the engine's arrays)"
+    on_devices, memory = document["engine"] == "jax", {of: byte_size(most) for of, most in history.memory.items()}
+    if "process" in memory:
+        line += f" with {memory['process']} of memory at most"
+    if "engine" in memory:
+        where = "on the fullest device" if on_devices else "in the engine's arrays"
+        line += f" ({memory['engine']} {where})"
+    elif on_devices:
+        line += " in the process, as its devices do not say theirs"
     if history.restored_epoch:
         line += f"; kept: epoch {history.restored_epoch}, the lowest validation loss"
     test = document["test"] or {}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from pellucid.trees import Tree, tree_map
 if TYPE_CHECKING:
     from pellucid.engines.base import Array, Ops
 
-_EXPECTED = "data=4, model=2, data=2,model=2, or data=4,sharded"
+_EXPECTED = "'data=4', 'model=2', 'data=2,model=2' or 'data=4,sharded'"
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,18 @@ class Placement:
         """Whether any process wants it; several processes ask each other only now and then: where one of the updates
         after ``since`` up to ``at`` is such a one."""
         return wanted
+
+    def begin(self, settings: Callable[[], Mapping[str, Any]], checkpoint: Path | None) -> None:
+        """Wait for the other processes that train too.
+
+        Arguments:
+            settings: says what must be the same in all of them.
+            checkpoint: the one to go on from, should one of them be lost; None where nothing is kept.
+
+        Raises:
+            ParameterError: a process would train otherwise.
+            EngineError: a process does not come.
+        """
 
     def active(self) -> AbstractContextManager[Any]:
         """Within, what is computed is split as the arrays are, and a process that is lost is named.

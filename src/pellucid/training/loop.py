@@ -293,6 +293,9 @@ class Training:
         return self.history
 
     def _begin(self) -> None:
+        latest = None if self.directory is None else self.directory.checkpoint_path(LATEST)
+        position = {"epochs": self.epochs, "position": (self.epoch, self.batch, self.t), "mesh": self.placement.mesh}
+        self.placement.begin(lambda: {**self.settings, **position}, latest)
         if self.directory is not None:
             self.directory.claim()
             recorded = self.directory.history().epochs
@@ -358,7 +361,7 @@ class Training:
         examples = order(len(self.source), seed=self.seed, epoch=epoch, shuffle=self.shuffle)
         for index in range(first, self.batches_per_epoch):
             chosen = examples[index * self.batch_size : (index + 1) * self.batch_size]
-            change = partial(self.augmenter, epoch=epoch, index=index) if self.augmenter.given else None
+            change = self.augmenter.at(epoch, index) if self.augmenter.given else None
             yield self.source.batch(chosen, change, self.placement)
 
     def _run_batch(self, batch: Batch) -> None:

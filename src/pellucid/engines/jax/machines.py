@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import ctypes
+import hashlib
+import json
 import os
 import re
+import socket
 import sys
 import threading
-from typing import Any
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any, NoReturn
 
 from pellucid import engines
 from pellucid.errors import EngineError, ParameterError
 
 PATIENCE = 60  # seconds without a sign of life after which a process counts as lost
 ASKED = 10  # seconds that the others get to answer who is still there
+PARTING = 5  # seconds that the others get to end too, before a process that failed leaves without them
+BEGINNING = 600  # seconds that the others get to read their data, which one may have to fetch
+SHOWN = 200  # letters of a setting
 _TRANSPORT = re.compile(r"gloo|nccl|coordination|heartbeat|connection (reset|closed)|socket closed", re.IGNORECASE)
 
 
@@ -34,17 +48,26 @@ def distribute(address: str | None = None, *, processes: int | None = None, proc
     """
     if address is not None and not re.fullmatch(r".+:\d+", address):
         raise ParameterError("not an address", where="distributed", expected="HOST:PORT", got=repr(address))
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what JAX logs of a lost process; read when it is imported
     engines.get("jax")  # or why it cannot run here
     import jax
 
+    if process == 0 and address is not None:
+        _check_free(int(address.rpartition(":")[2]))
     # JAX's own end of waiting is to abort, with nothing that says what to do.
     waiting = threading.Timer(2 * PATIENCE, _give_up, (_not_met(address, processes, process),))
     waiting.daemon = True
     waiting.start()
     try:
-        jax.distributed.initialize(
-            address, processes, process, heartbeat_timeout_seconds=PATIENCE, initialization_timeout=3 * PATIENCE
-        )
+        with _ending_in_our_words():
+            jax.distributed.initialize(
+                address,
+                processes,
+                process,
+                heartbeat_timeout_seconds=PATIENCE,
+                initialization_timeout=3 * PATIENCE,
+                shutdown_timeout_seconds=PATIENCE,
+            )
     except (ValueError, TypeError) as missing:
         raise ParameterError(
             f"this process does not know its place in the job: {missing}",
@@ -61,6 +84,19 @@ def distribute(address: str | None = None, *, processes: int | None = None, proc
         ) from failure
     finally:
         waiting.cancel()
+    atexit.register(_part)  # before JAX's own leaving, which waits for the others
+
+
+def _check_free(port: int) -> None:
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as failure:
+        raise EngineError(
+            "process 0 cannot listen there",
+            where=f"distributed, port {port}",
+            got=failure.strerror,
+            hint="another port, the same for all processes; does an earlier job still run?",
+        ) from failure
 
 
 def _not_met(address: str | None, processes: int | None, process: int | None) -> EngineError:
@@ -70,11 +106,6 @@ def _not_met(address: str | None, processes: int | None, process: int | None) ->
         expected=f"{processes or 'all'} processes at {address or 'the address that the launcher gives'}",
         hint="has each of them started, is process 0's port open, and N the same for all?",
     )
-
-
-def _give_up(problem: EngineError) -> None:
-    print(f"error: {problem}", file=sys.stderr)
-    _end()
 
 
 def devices() -> int:
@@ -102,12 +133,12 @@ def told(what: str, text: str | None = None) -> str:
     """A text that process 0 tells the others under a name: its own ``text`` there, what it said here."""
     import jax
 
-    client = _client()
+    client = _state().client
     if text is not None:
         client.key_value_set(f"pellucid/{what}", text)
         return text
     try:
-        return client.blocking_key_value_get(f"pellucid/{what}", 1000 * PATIENCE)
+        return client.blocking_key_value_get(f"pellucid/{what}", 1000 * BEGINNING)
     except jax.errors.JaxRuntimeError as failure:
         raise EngineError(
             "process 0 has not begun",
@@ -117,42 +148,206 @@ def told(what: str, text: str | None = None) -> str:
         ) from failure
 
 
+def agree(settings: Mapping[str, Any]) -> None:
+    """Wait until every process is about to train, and refuse where they would not train the same.
+
+    Arguments:
+        settings: what must be the same in all.
+
+    Raises:
+        ParameterError: another process has other settings; every process raises it.
+        EngineError: another process does not come.
+    """
+    import jax
+
+    job, which = _state(), f"pellucid/begin/{next(_beginnings)}"
+    mine = {name: _short(value) for name, value in settings.items()}
+    told: dict[int, Any] = {}
+    until = time.monotonic() + BEGINNING
+    try:
+        job.client.key_value_set(f"{which}/{job.process_id}", json.dumps(mine))
+        while True:
+            there = job.client.key_value_dir_get(which)
+            told = {int(key.rpartition("/")[2]): json.loads(text) for key, text in there}
+            _awaited[:] = sorted(set(range(job.num_processes)) - set(told))
+            if not _awaited:
+                break
+            for _, process in job.client.key_value_dir_get("pellucid/failed"):
+                raise _lost([int(process)], "it failed before it began to train")
+            if time.monotonic() > until:
+                raise _lost(_awaited, f"it has not begun to train after {BEGINNING} seconds")
+            time.sleep(0.5)
+    except jax.errors.JaxRuntimeError as failure:
+        raise explained(failure) from failure
+    for process, its in sorted(told.items()):
+        for name, value in told[0].items():
+            if its[name] != value:
+                raise ParameterError(
+                    f"process {process} was started with another {name} than process 0",
+                    where="distributed",
+                    expected=value,
+                    got=its[name],
+                    hint="the same command and the same data in every process",
+                )
+
+
+def keep(checkpoint: Path, command: str | None = None) -> None:
+    """Remember what to say of going on, should a process be lost.
+
+    Arguments:
+        checkpoint: where the run's last one will be.
+        command: resumes the run; None leaves the one that was said before, or says how a program does.
+    """
+    _kept["checkpoint"] = checkpoint
+    if command or "command" not in _kept:
+        _kept["command"] = command or f"fit(…, run={str(checkpoint.parents[1])!r}, resume=True)"
+
+
 def explained(failure: Exception) -> Exception:
     """Which process was lost, where a failure is one of what the processes talk by; any other failure as it is."""
     import jax
 
     if jax.process_count() == 1 or not _TRANSPORT.search(str(failure)):
         return failure
+    _noticed.set()
     # What JAX would do at the end is wait for the lost one, and abort.
     atexit.register(_end)
-    who = ", ".join(f"process {each}" for each in _missing()) or "the connection to another process"
+    missing = _missing()
+    _saying.acquire()
+    return _lost(missing, str(failure).splitlines()[0][:SHOWN])
+
+
+def failed(code: int) -> None:
+    """This process is about to end with an exit code while the others may go on: it will not wait for them."""
+    _ends["code"] = code
+
+
+_beginnings = count()
+_kept: dict[str, Any] = {}
+_ends: dict[str, int] = {}
+_for_ever: list[Any] = []  # what C++ may call
+_awaited: list[int] = []  # processes that were not there when it was last asked
+_noticed = threading.Event()  # by a broken connection that a process was lost
+_saying = threading.Lock()  # never given back: that is said once
+
+
+def _lost(missing: list[int], got: str) -> EngineError:
+    job = _state()
+    who = ", ".join(f"process {each}" for each in missing) or "another process"
+    if "command" not in _kept:
+        hint = "there is nothing to go on from, start the job again; fit(…, run=…) keeps checkpoints"
+    elif _kept["checkpoint"].exists():
+        hint = f"the last checkpoint is intact, {_kept['checkpoint']}; to go on: {_kept['command']}"
+    else:
+        hint = f"there was no checkpoint yet; to begin again: {_kept['command']}"
     return EngineError(
-        f"{who} of {jax.process_count()} was lost",
-        where=f"process {jax.process_index()}",
-        got=str(failure).splitlines()[0][:200],
-        hint="what it printed last says why; the last checkpoint is intact: start the job again, to resume the run",
+        f"{who} of {job.num_processes} was lost",
+        where=f"process {job.process_id}",
+        got=got,
+        hint=f"{hint}\n            what the lost one printed last says why",
     )
 
 
-def _missing() -> list[str]:
+def _missing() -> list[int]:
     """The processes that no longer answer: those that JAX's coordination service misses at a barrier."""
     import jax
 
     try:
-        _client().wait_at_barrier("pellucid/lost", 1000 * ASKED)
+        _state().client.wait_at_barrier("pellucid/lost", 1000 * ASKED)
         return []
     except jax.errors.JaxRuntimeError as answer:
         _, _, named = str(answer).partition("timed out task names:\n")
-        return re.findall(r"\d+", named.split("\n\n")[0])
+        return [int(each) for each in re.findall(r"\d+", named.split("\n\n")[0])] or _gone()
 
 
-def _client() -> Any:
+def _gone() -> list[int]:
+    """Process 0 where nobody listens at its port any more."""
+    host, _, port = _state().coordinator_address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+        return []
+    except OSError:
+        return [0]
+
+
+@contextmanager
+def _ending_in_our_words() -> Iterator[None]:
+    """Within, JAX's client is made so that we say what was lost, where JAX would abort this process.
+
+    JAX hands the reason to a function of Python's as an object that its bindings cannot convert, so that the thread
+    ends by an exception of C++ (jaxlib 0.10). What C++ calls then is ours.
+    """
+    from jax._src.lib import _jax
+
+    make = _jax.get_distributed_runtime_client
+    with contextlib.suppress(OSError, AttributeError):  # another C++ library: JAX's own words
+        _at_termination(ctypes.CDLL("libstdc++.so.6"))
+        _jax.get_distributed_runtime_client = partial(make, missed_heartbeat_callback=_aborted)
+    try:
+        yield
+    finally:
+        _jax.get_distributed_runtime_client = make
+
+
+def _aborted(*_: object) -> NoReturn:
+    """The coordination service has ended, or says that a process has not given a sign of life."""
+    time.sleep(1)  # the end of a process takes an instant; and who has asked who was lost may be about to say it
+    gone = _gone()
+    if _noticed.is_set() and not gone:
+        time.sleep(3 * ASKED)
+    _saying.acquire(timeout=3 * ASKED)
+    got = "nobody listens at its port" if gone else f"no sign of life for {PATIENCE} seconds"
+    _give_up(_lost(gone or _awaited, got))
+
+
+def _at_termination(cpp: Any) -> None:
+    """Have C++ call `_aborted` where an object cannot be converted; whatever else it is, what it called before."""
+    function = ctypes.CFUNCTYPE(None)
+    thrown = cpp.__cxa_current_exception_type
+    thrown.restype = ctypes.POINTER(ctypes.c_char_p)  # its second word is the type's name
+
+    @function
+    def ended() -> None:
+        kind = thrown()
+        _aborted() if kind and b"bad_cast" in kind[1] else before()
+
+    cpp._ZSt13set_terminatePFvvE.restype = function
+    before = cpp._ZSt13set_terminatePFvvE(ended)
+    _for_ever.append(ended)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({hashlib.sha256(text.encode()).hexdigest()[:8]})"
+
+
+def _give_up(problem: EngineError) -> NoReturn:
+    print(f"error: {problem}", file=sys.stderr)
+    _end()
+
+
+def _part() -> None:
+    """At the end of a process that failed: where the others do not end too, leave them."""
+    import jax
+
+    client, unhandled = _state().client, getattr(sys, "last_value", None) is not None
+    if client is None or not (unhandled or "code" in _ends):
+        return
+    try:
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # it was not the first
+            client.key_value_set("pellucid/failed/first", str(_state().process_id))
+        client.wait_at_barrier("pellucid/end", 1000 * PARTING)
+    except jax.errors.JaxRuntimeError:
+        _end(_ends.get("code", 1))
+
+
+def _state() -> Any:
     from jax._src import distributed
 
-    return distributed.global_state.client
+    return distributed.global_state
 
 
-def _end() -> None:
+def _end(code: int = 1) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1)
+    os._exit(code)

@@ -180,6 +180,12 @@ class OnMesh(Placement):
             multihost_utils.process_allgather(np.array(wanted)).any()
         )
 
+    def begin(self, settings, checkpoint):
+        if jax.process_count() > 1:
+            if checkpoint is not None:
+                machines.keep(checkpoint)
+            machines.agree(settings())
+
     @contextmanager
     def active(self) -> Iterator[None]:
         try:
