@@ -50,6 +50,16 @@ def test_predictions_go_to_a_file_or_into_one_object(pellucid, trained):
     assert shares.keys() == {"iris", "rose"}
 
 
+def test_predict_and_evaluate_take_an_engine(pellucid, trained):
+    answer = pellucid("evaluate", "first", "flowers.csv", "--engine", "numpy", "--json").json
+    assert answer["engine"] == "numpy"
+    usual = pellucid("predict", "first", "flowers.csv").out
+    assert pellucid("predict", "first", "flowers.csv", "--engine", "numpy").out == usual
+    said = pellucid("predict", "first", "flowers.csv", "--engine", "jxa")
+    assert said.code == 1
+    assert "unknown engine 'jxa'" in said.err
+
+
 def test_one_output_predicts_two_classes(pellucid, flowers):
     flowers()
     flags = ("--loss", "sigmoid_cross_entropy", "--epochs", 30, "--no-plot", "--quiet", "--out", "r", "--json")

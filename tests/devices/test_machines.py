@@ -17,7 +17,7 @@ import pytest
 import pellucid as pl
 from pellucid.cli import main
 from pellucid.engines.mesh import Placement
-from pellucid.errors import ParameterError
+from pellucid.errors import EngineError, ParameterError
 from pellucid.training.augment import Augmentation, Augmenter, augmentations
 from pellucid.training.batches import Source
 
@@ -239,12 +239,46 @@ def test_a_job_that_does_not_meet_ends(process):
     assert "expected: 2 processes at 127.0.0.1:" in errors
 
 
+@needs_jax
+def test_a_port_in_use_is_said():
+    with socket.create_server(("", 0)) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(EngineError, match=r"(?s)process 0 cannot listen there.*in use.*another port"):
+            pl.distribute(where, processes=2, process=0)
+
+
+@needs_jax
+def test_processes_that_were_not_told_the_same_all_end():
+    where = address()
+    script = f"import pellucid as pl; pl.distribute({where!r}, processes=%d, process=%d)"
+    wait = "\nimport time; time.sleep(8)"
+    numbers = [started("-c", script % (2 + k, k) + wait * (k == 0), JAX_PLATFORMS="cpu") for k in range(2)]
+    where = address()
+    command = ["-m", "pellucid", "train", "digits", "--distributed", where, "--processes", "2", "--quiet"]
+    settings = [
+        started(*command, "--process", str(k), "--batch-size", size, JAX_PLATFORMS="cpu")
+        for k, size in enumerate(("64", "32"))
+    ]
+    _, errors = numbers[1].communicate(timeout=60)
+    assert "process 1: another number of processes than process 0 was started with\n  expected: 2\n" in errors
+    assert numbers[1].returncode == 1
+    numbers[0].communicate(timeout=60)
+    for job in settings:
+        _, errors = job.communicate(timeout=60)
+        assert job.returncode == 1
+        assert (
+            "process 1 was started with another batch_size than process 0\n  expected: 64\n  got:      32\n" in errors
+        )
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--process", "1"], "go with --distributed HOST:PORT"),
         (["--distributed", "127.0.0.1:1", "--engine", "numpy"], "--distributed is the jax engine's"),
         (["--distributed", "somewhere"], "HOST:PORT"),
+        (["--mesh", ""], "expected: 'data=4', 'model=2', 'data=2,model=2' or 'data=4,sharded'"),
+        (["--mesh", "data=2", "--engine", "numpy"], "hint:     --engine jax"),
     ],
 )
 def test_flags_that_do_not_go_together(capsys, flags, message):

@@ -167,12 +167,12 @@ def run(args: argparse.Namespace) -> Answer:
         args.mesh = str(Mesh.of(args.mesh))
         if not args.resume:
             args.engine = args.engine or "jax"
-    if args.distributed is not None:
-        _distribute(args)
-    elif args.processes is not None or args.process is not None:
+    if args.distributed is None and (args.processes is not None or args.process is not None):
         raise UsageError("--processes and --process go with --distributed HOST:PORT", args.parser)
-    say = (lambda text: None) if args.quiet else note
     try:
+        if args.distributed is not None:
+            _distribute(args)
+        say = (lambda text: None) if args.quiet else note
         return _resume(args, say) if args.resume else _start(args, say)
     except BaseException as failure:
         if args.distributed is not None:

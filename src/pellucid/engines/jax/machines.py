@@ -78,6 +78,7 @@ def distribute(address: str | None = None, *, processes: int | None = None, proc
         ) from missing
     except RuntimeError as failure:
         if "must be called before" not in str(failure) and "only be called once" not in str(failure):
+            atexit.register(_end)  # JAX's own end tells the same in its words
             raise _not_met(address, processes, process) from failure
         raise EngineError(
             "JAX runs already", where="distributed", hint="pl.distribute before anything else of JAX"
@@ -85,6 +86,16 @@ def distribute(address: str | None = None, *, processes: int | None = None, proc
     finally:
         waiting.cancel()
     atexit.register(_part)  # before JAX's own leaving, which waits for the others
+    own = str(_state().num_processes)
+    first = told("processes", own if _state().process_id == 0 else None)
+    if own != first:
+        raise ParameterError(
+            "another number of processes than process 0 was started with",
+            where=f"process {_state().process_id}",
+            expected=first,
+            got=own,
+            hint="--processes N, the same for all",
+        )
 
 
 def _check_free(port: int) -> None:
