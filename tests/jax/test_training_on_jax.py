@@ -353,3 +353,19 @@ def test_a_network_of_tensorfloat32_predicts_in_float32_elsewhere(tmp_path):
     there = pl.load(tmp_path / "net.pellucid", engine="numpy")
     assert there.precision == "float32"
     np.testing.assert_allclose(there.predict(X), net.predict(X), rtol=1e-5)
+
+
+def test_batch_normalisation_of_ragged_sequences_is_compiled():
+    x = pl.Sequences([DATA.normal(size=(T, 3)) for T in (4, 1, 6, 2, 5, 3, 3, 1, 2)])
+    y = DATA.integers(2, size=9)
+
+    def net(engine):
+        layers = [pl.TimeDistributed(pl.Dense(4)), pl.TimeDistributed(pl.BatchNorm()), pl.LSTM(3), pl.Dense(2)]
+        options = {"loss": "softmax_cross_entropy", "engine": engine, "dtype": "float64"}
+        return pl.Sequential(*layers, input_shape=(None, 3), **options)
+
+    mine, history = trained(net("jax"), x=x, y=y, batch_size=4)
+    twin, expected = trained(net("numpy"), x=x, y=y, batch_size=4)
+    np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-9)
+    assert_same_trees(mine.parameters, twin.parameters, 1e-9)
+    assert_same_trees(mine.state, twin.state, 1e-9)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -40,6 +40,7 @@ class BatchNorm(Layer):
     epsilon: float = number("(0, inf)", 1e-5)
 
     needs_batch: ClassVar[bool] = True
+    takes_example_mask: ClassVar[bool] = True
 
     class Cache(NamedTuple):
         """What the backward block reads."""
@@ -47,7 +48,8 @@ class BatchNorm(Layer):
         A_hat: Array  # A_prev's shape
         variance: Array  # (n, 1, …, 1): of the batch, or the running one in prediction
         batch_mean: Array | None  # (n, 1, …, 1), for the running average; None in prediction
-        values: int  # how many each mean was taken over
+        values: Any  # how many each mean was taken over
+        mask: Array | None = None  # (m,): the examples it was taken over; None is all
 
     def output_shape(self, input_shape):
         _check_features(input_shape)
@@ -63,7 +65,14 @@ class BatchNorm(Layer):
 
     def forward(self, ops, params, A_prev, *, mode=PREDICT):
         axes = tuple(range(1, A_prev.ndim))
-        if mode.train:
+        if mode.train and mode.mask is not None:
+            values = mode.mask.sum() * math.prod(A_prev.shape[1:-1])
+            mean = (A_prev * mode.mask).sum(axis=axes, keepdims=True) / values
+            centred = (A_prev - mean) * mode.mask
+            variance = (centred * centred).sum(axis=axes, keepdims=True) / values
+            A_hat = centred * (1.0 / ops.xp.sqrt(variance + self.epsilon))
+            cache = BatchNorm.Cache(A_hat, variance, mean, values, mode.mask)
+        elif mode.train:
             A_hat, mean, variance = ops.normalize(A_prev, axes, self.epsilon)
             cache = BatchNorm.Cache(A_hat, variance, mean, math.prod(A_prev.shape[1:]))
         else:
@@ -73,6 +82,8 @@ class BatchNorm(Layer):
         return ops.scale(params["gamma"], A_hat, params["beta"]), cache
 
     def backward(self, ops, params, cache, dA, *, input_gradient=True):
+        if cache.mask is not None:
+            dA = dA * cache.mask
         dA_hat, dgamma, dbeta = ops.scale_backward(params["gamma"], dA, cache.A_hat)
         grads = {"gamma": dgamma, "beta": dbeta}
         if not input_gradient:
@@ -80,12 +91,17 @@ class BatchNorm(Layer):
         if cache.batch_mean is None:
             return dA_hat * (1.0 / ops.xp.sqrt(cache.variance + self.epsilon)), grads
         axes = tuple(range(1, dA.ndim))
+        if cache.mask is not None:  # outside of it A_hat is 0
+            mean, along = (each.sum(axis=axes, keepdims=True) / cache.values for each in (dA_hat, dA_hat * cache.A_hat))
+            shared = (mean + cache.A_hat * along) * cache.mask
+            return (dA_hat - shared) * (1.0 / ops.xp.sqrt(cache.variance + self.epsilon)), grads
         return ops.normalize_backward(dA_hat, cache.A_hat, cache.variance, axes, self.epsilon), grads
 
     def next_state(self, ops, state, cache):
         if cache.batch_mean is None:
             return state
-        unbiased = cache.variance * (cache.values / max(cache.values - 1, 1))
+        fewer = cache.values - 1
+        unbiased = cache.variance * (cache.values / (max(fewer, 1) if cache.mask is None else ops.xp.maximum(fewer, 1)))
         keep = self.momentum
         return {
             "mean": keep * state["mean"] + (1.0 - keep) * cache.batch_mean,

@@ -75,6 +75,9 @@ class TimeDistributed(Layer):
             return A, TimeDistributed.Cache(cache, T, None)
         # Statistics over the examples must not see padding; to other layers it is harmless.
         mask = mode.mask if self.layer.needs_batch and mode.train else None
+        if mask is not None and self.layer.takes_example_mask and not ops.known(mask):
+            # How many are chosen is not known when a step is compiled: all of them go in, with a mask.
+            inner, mask = mode._replace(mask=mask.reshape(-1).astype(A_prev.dtype)), None
         A, cache = self.layer.forward(ops, params, steps_as_examples(ops.xp, A_prev, mask), mode=inner)
         return examples_as_steps(ops.xp, A, T, mask), TimeDistributed.Cache(cache, T, mask)
 
