@@ -8,7 +8,7 @@ import pytest
 
 import pellucid as pl
 from pellucid import engines
-from pellucid.engines import numpy
+from pellucid.engines import native, numpy
 from pellucid.engines.base import Ops
 from pellucid.errors import EngineError, ParameterError
 
@@ -69,3 +69,17 @@ def test_an_engine_without_it_refuses_a_precision(monkeypatch):
     with pytest.raises(ParameterError, match=r"(?s)numpy engine does not multiply in bfloat16.*expected: float32\n"):
         engines.get("numpy", "bfloat16")
     engines._made.cache_clear()
+
+
+def test_kernels_older_than_the_code_are_said_and_auto_does_without(monkeypatch):
+    if "native" not in engines.available():
+        pytest.skip("the native engine cannot run here")
+    monkeypatch.setattr(native, "_interface", lambda: "of other sources")
+    engines.known.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="kernels are older than the code: `pip install -e .`"):
+            assert engines.get().name == "numpy"
+        with pytest.raises(EngineError, match=r"(?s)native engine cannot run here.*older than the code"):
+            engines.get("native")
+    finally:
+        engines.known.cache_clear()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import pkgutil
+import warnings
 from functools import cache
 from typing import Any
 
@@ -49,6 +51,9 @@ def get(name: str = "auto", precision: str | None = None) -> Ops:
     """
     if name == "auto":
         name = available()[0]
+        for preferred, reason in itertools.takewhile(lambda each: each[0] != name, known().items()):
+            if getattr(_module(preferred), "outdated", bool)():
+                warnings.warn(f"{name} is taken, as the {preferred} engine cannot run here: {reason}", stacklevel=3)
     if name not in known():
         raise unknown("engine", name, ["auto", *known()])
     reason = known()[name]

@@ -6,9 +6,11 @@ says so. Every kernel reads contiguous arrays whose last axis, the examples, is 
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,10 +43,30 @@ _RULES = {
 
 
 def unavailable() -> str | None:
-    """Why the kernels cannot run here: they were not compiled."""
+    """Why the kernels cannot run here: they were not compiled, or from other sources than stand beside this file."""
     if importlib.util.find_spec(f"{__name__}._kernels") is None:
         return "its kernels were not compiled, which takes a C++17 compiler: `pip install -v` says what failed"
-    return None
+    return "its kernels are older than the code: `pip install -e .` compiles them anew" if outdated() else None
+
+
+def outdated() -> bool:
+    """Whether the kernels were compiled, but from other sources than stand beside this file."""
+    if importlib.util.find_spec(f"{__name__}._kernels") is None:
+        return False
+    compiled_from = getattr(importlib.import_module(f"{__name__}._kernels"), "interface", "nothing known")
+    return _interface() not in (None, compiled_from)
+
+
+def _interface() -> str | None:
+    """The digest of the sources that say what the kernels are called with; None where the package is without sources.
+
+    CMakeLists.txt computes the same when the kernels are compiled.
+    """
+    sources = [Path(__file__).with_name(name) for name in ("module.cpp", "kernels.h", "program.h")]
+    if not all(source.exists() for source in sources):
+        return None
+    digests = "".join(hashlib.sha256(source.read_bytes()).hexdigest() for source in sources)
+    return hashlib.sha256(digests.encode()).hexdigest()
 
 
 def about() -> str:

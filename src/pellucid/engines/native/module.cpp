@@ -666,6 +666,7 @@ NB_MODULE(_kernels, m) {
     define_program<float>(m, "Program_float32");
     define_program<double>(m, "Program_float64");
     m.def("instruction_set", [](bool bfloat16) { return std::string(kernels<float>(bfloat16).name); }, "bfloat16"_a = false);
+    m.attr("interface") = PELLUCID_INTERFACE;
     m.def("threads", &threads);
     m.def("set_threads", [](int n) { unlocked([=] { set_threads(n); }); }, "n"_a);  // waits for the old workers' end
     m.def("held_bytes", &held);
