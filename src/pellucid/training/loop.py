@@ -261,6 +261,9 @@ class Training:
 
     def run(self, *, until: int | None = None) -> History:
         """Train until the last epoch, until epoch ``until`` or until a stop; the network gets what was learned."""
+        latest = None if self.directory is None else self.directory.checkpoint_path(LATEST)
+        position = {"epochs": self.epochs, "position": (self.epoch, self.batch, self.t), "mesh": self.placement.mesh}
+        self.placement.begin(lambda: {**self.settings, **position}, latest)
         last = self.epochs if until is None else min(until, self.epochs)
         if self._adopted:  # after the run before; this one gives its own away
             self.params, self.state = parameters.copied(self.params), parameters.copied(self.state)
@@ -293,9 +296,6 @@ class Training:
         return self.history
 
     def _begin(self) -> None:
-        latest = None if self.directory is None else self.directory.checkpoint_path(LATEST)
-        position = {"epochs": self.epochs, "position": (self.epoch, self.batch, self.t), "mesh": self.placement.mesh}
-        self.placement.begin(lambda: {**self.settings, **position}, latest)
         if self.directory is not None:
             self.directory.claim()
             recorded = self.directory.history().epochs
