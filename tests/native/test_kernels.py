@@ -352,6 +352,17 @@ def test_convolution_at_points_rounds_little_more_than_sums_do(rng):
     assert at_points < 4 * plain
 
 
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation", "size"), [(5, 2, 1, 23), (6, 2, 1, 24), (7, 3, 1, 31), (3, 2, 2, 24)]
+)
+def test_phases_of_a_strided_dA_at_points(kernel, stride, dilation, size, rng):
+    window = Window((kernel, kernel), (stride, stride), ((0, 0), (0, 0)), (dilation, dilation))
+    places = (size - dilation * (kernel - 1) - 1) // stride + 1
+    W, dZ = rng.normal(size=(9, 8, kernel, kernel)), rng.normal(size=(9, places, places, 32))
+    W, dZ = W.astype(np.float32), dZ.astype(np.float32)
+    agree("convolution_dA", W, dZ, (8, size, size, 32), window, 1, tolerance=2)
+
+
 @given(geometry=geometries(pooling=True), m=examples, C=st.integers(1, 4), seed=seeds, dtype=dtypes, layout=layouts)
 def test_pooling(geometry, m, C, seed, dtype, layout):
     window, size, places = geometry
@@ -833,6 +844,7 @@ def test_the_engine_says_how_it_multiplies_bfloat16():
 def test_every_kernel_has_a_door_that_refuses():
     plain = {
         "instruction_set",
+        "interface",
         "threads",
         "set_threads",
         "held_bytes",

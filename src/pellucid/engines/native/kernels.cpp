@@ -572,12 +572,15 @@ void convolution_dA(const Geometry& g, long units, long groups, const Sum<O>* W,
         });
         Geometry b{groups * own, g.out_h, g.out_w, g.m, down.taps, across.taps, 1, 1, down.dilation, across.dilation,
                    down.before, across.before, down.after(g.out_h), across.after(g.out_w), down.pixels, across.pixels};
-        if (worth_points<O>(b, g.C, groups)) return convolve_at_points<O>(b, g.C, groups, turned, dZ, nullptr, dA);
-        b.C = groups * operands<O>(own);
         T* made = dense ? dA : scratch<T, 2>(size_t(g.C) * pixels * g.m);
-        const O* filters = filters_of<O>(g.C * taps, own, turned);
-        if (image) convolve_framed<O>(b, g.C, groups, filters, image, made);
-        else convolve_alone<O>(b, g.C, groups, own, filters, dZ, nullptr, made);
+        if (worth_points<O>(b, g.C, groups)) {
+            convolve_at_points<O>(b, g.C, groups, turned, dZ, nullptr, made);
+        } else {
+            b.C = groups * operands<O>(own);
+            const O* filters = filters_of<O>(g.C * taps, own, turned);
+            if (image) convolve_framed<O>(b, g.C, groups, filters, image, made);
+            else convolve_alone<O>(b, g.C, groups, own, filters, dZ, nullptr, made);
+        }
         if (!dense)
             split(g.C, 1.0 * g.C * pixels * g.m, 1, [=](long begin, long end) {
                 for (long c = begin; c < end; ++c)
