@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 
 import pytest
@@ -81,5 +82,23 @@ def test_kernels_older_than_the_code_are_said_and_auto_does_without(monkeypatch)
             assert engines.get().name == "numpy"
         with pytest.raises(EngineError, match=r"(?s)native engine cannot run here.*older than the code"):
             engines.get("native")
+    finally:
+        engines.known.cache_clear()
+
+
+def test_kernels_that_cannot_be_loaded_are_said_and_the_other_engines_run(monkeypatch):
+    load = importlib.import_module
+
+    def loaded(name, *more):
+        if name.endswith("._kernels"):
+            raise ImportError("libstdc++.so.6: version `GLIBCXX_3.4.99' not found")
+        return load(name, *more)
+
+    monkeypatch.setattr(native, "compiled", lambda: True)
+    monkeypatch.setattr(importlib, "import_module", loaded)
+    engines.known.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match=r"kernels cannot be loaded, install pellucid again: libstdc.*GLIBCXX"):
+            assert engines.get().name == "numpy"
     finally:
         engines.known.cache_clear()

@@ -8,14 +8,17 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import pellucid as pl
 from pellucid.cli import main
+from pellucid.engines.jax import machines
 from pellucid.engines.mesh import Placement
 from pellucid.errors import EngineError, ParameterError
 from pellucid.training.augment import Augmentation, Augmenter, augmentations
@@ -211,9 +214,27 @@ def test_sequences_of_a_share_are_as_long_as_the_whole_batch_needs(fetched):
     np.testing.assert_array_equal(share.targets["output"], [1, 0])
 
 
-def test_an_address_has_a_port():
-    with pytest.raises(ParameterError, match="HOST:PORT"):
-        pl.distribute("somewhere", processes=2, process=0)
+@pytest.mark.parametrize("somewhere", ["somewhere", "host:0", "host:65536", "host:123456"])
+def test_an_address_has_a_port(somewhere):
+    with pytest.raises(ParameterError, match="HOST:PORT, the port from 1 to 65535"):
+        pl.distribute(somewhere, processes=2, process=0)
+
+
+@needs_jax
+def test_a_loss_is_told_once_however_many_look_at_it(monkeypatch):
+    import jax
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(machines, "atexit", SimpleNamespace(register=lambda end: None))
+    monkeypatch.setattr(machines, "_noticed", threading.Event())
+    monkeypatch.setattr(machines, "_saying", SimpleNamespace(acquire=lambda: None))
+    monkeypatch.setattr(machines, "_state", lambda: SimpleNamespace(num_processes=2, process_id=0))
+    monkeypatch.setattr(machines, "_missing", lambda: [1])
+    other = ValueError("of something else")
+    assert machines.explained(other) is other
+    told = machines.explained(RuntimeError("Gloo AllReduce failed: Connection reset by peer"))
+    assert "process 0: process 1 of 2 was lost\n  got:      Gloo AllReduce failed" in str(told)
+    assert machines.explained(told) is told  # by the `active` around the one that told it
 
 
 @needs_jax

@@ -52,7 +52,7 @@ def get(name: str = "auto", precision: str | None = None) -> Ops:
     if name == "auto":
         name = available()[0]
         for preferred, reason in itertools.takewhile(lambda each: each[0] != name, known().items()):
-            if getattr(_module(preferred), "outdated", bool)():
+            if getattr(_module(preferred), "compiled", bool)():  # it was meant to run
                 warnings.warn(f"{name} is taken, as the {preferred} engine cannot run here: {reason}", stacklevel=3)
     if name not in known():
         raise unknown("engine", name, ["auto", *known()])

@@ -84,9 +84,7 @@ class Layer:
     any_length: ClassVar[bool] = False  # its input's first axis may be steps of any number, some of them masked
     causal: ClassVar[bool] = True  # no step of its output reads a later one of its input
     needs_batch: ClassVar[bool] = False  # a batch of one example says nothing in training
-    takes_example_mask: ClassVar[bool] = (
-        False  # with `mode.mask` (m,), of 0 and 1, it says in training what it would of those alone
-    )
+    takes_example_mask: ClassVar[bool] = False  # in training, with `mode.mask` (m,) of 0 and 1, it is as of those alone
     regularized: ClassVar[tuple[str, ...]] = ()  # the parameters that a regularizer applies to
     registered_name: ClassVar[str] = ""
 

@@ -269,9 +269,8 @@ class Training:
             self.params, self.state = parameters.copied(self.params), parameters.copied(self.state)
             self._adopted = False
         with self.placement.active():
-            stepwise = self.placement.agreed(
-                not Resident.fits(self), 0
-            )  # of several processes all or none take the loop
+            # Of several processes all or none take the loop.
+            stepwise = self.placement.agreed(not Resident.fits(self), 0)
             self._resident = None if stepwise else Resident(self)
         try:
             return self._run(last)
@@ -641,13 +640,13 @@ class Training:
         self.state, self.slots = (
             tree_map(lambda leaf: placed(leaf.copy()), trees[each]) for each in ("state", "slots")
         )
-        self._tally = _Tally.from_tree(trees["tally"], position["seconds"])
+        self._tally = _Tally.from_tree(parameters.copied(trees["tally"]), position["seconds"])
         remembered = iter(enumerate(document["callbacks"]))
         for callback in self.callbacks:
             match = next(((i, each) for i, each in remembered if each["type"] == type(callback).__name__), None)
             if match is not None:
-                own = flatten(trees["callbacks"].get(str(match[0]), {}))
-                callback.restore(match[1]["document"], {name: leaf.copy() for name, leaf in own.items()})
+                own = parameters.copied(trees["callbacks"].get(str(match[0]), {}))
+                callback.restore(match[1]["document"], flatten(own))
 
 
 class _Tally:

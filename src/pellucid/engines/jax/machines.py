@@ -43,17 +43,19 @@ def distribute(address: str | None = None, *, processes: int | None = None, proc
         process: which of them this is, from 0.
 
     Raises:
-        ParameterError: nothing says where process 0 listens, how many there are or which this is.
-        EngineError: JAX is not installed, or runs already.
+        ParameterError: nothing says where process 0 listens, how many there are or which this is; or process 0 was told
+            another number of them.
+        EngineError: JAX is not installed, or runs already; the port is in use; or the others are not found.
     """
-    if address is not None and not re.fullmatch(r".+:\d+", address):
-        raise ParameterError("not an address", where="distributed", expected="HOST:PORT", got=repr(address))
+    if address is not None and not (re.fullmatch(r".+:\d{1,5}", address) and 0 < _port(address) < 1 << 16):
+        expected = "HOST:PORT, the port from 1 to 65535"
+        raise ParameterError("not an address", where="distributed", expected=expected, got=repr(address))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what JAX logs of a lost process; read when it is imported
     engines.get("jax")  # or why it cannot run here
     import jax
 
     if process == 0 and address is not None:
-        _check_free(int(address.rpartition(":")[2]))
+        _check_free(_port(address))
     # JAX's own end of waiting is to abort, with nothing that says what to do.
     waiting = threading.Timer(2 * PATIENCE, _give_up, (_not_met(address, processes, process),))
     waiting.daemon = True
@@ -96,6 +98,10 @@ def distribute(address: str | None = None, *, processes: int | None = None, proc
             got=own,
             hint="--processes N, the same for all",
         )
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])
 
 
 def _check_free(port: int) -> None:
@@ -141,7 +147,11 @@ def leave() -> None:
 
 
 def told(what: str, text: str | None = None) -> str:
-    """A text that process 0 tells the others under a name: its own ``text`` there, what it said here."""
+    """A text that process 0 tells the others under a name: its own ``text`` there, what it said here.
+
+    Raises:
+        EngineError: process 0 has said nothing.
+    """
     import jax
 
     client = _state().client
@@ -173,14 +183,14 @@ def agree(settings: Mapping[str, Any]) -> None:
 
     job, which = _state(), f"pellucid/begin/{next(_beginnings)}"
     mine = {name: _short(value) for name, value in settings.items()}
-    told: dict[int, Any] = {}
+    theirs: dict[int, Any] = {}
     until = time.monotonic() + BEGINNING
     try:
         job.client.key_value_set(f"{which}/{job.process_id}", json.dumps(mine))
         while True:
             there = job.client.key_value_dir_get(which)
-            told = {int(key.rpartition("/")[2]): json.loads(text) for key, text in there}
-            _awaited[:] = sorted(set(range(job.num_processes)) - set(told))
+            theirs = {int(key.rpartition("/")[2]): json.loads(text) for key, text in there}
+            _awaited[:] = sorted(set(range(job.num_processes)) - set(theirs))
             if not _awaited:
                 break
             for _, process in job.client.key_value_dir_get("pellucid/failed"):
@@ -190,14 +200,14 @@ def agree(settings: Mapping[str, Any]) -> None:
             time.sleep(0.5)
     except jax.errors.JaxRuntimeError as failure:
         raise explained(failure) from failure
-    for process, its in sorted(told.items()):
-        for name, value in told[0].items():
-            if its[name] != value:
+    for process, its in sorted(theirs.items()):
+        for name, value in theirs[0].items():
+            if its.get(name) != value:
                 raise ParameterError(
                     f"process {process} was started with another {name} than process 0",
                     where="distributed",
                     expected=value,
-                    got=its[name],
+                    got=its.get(name),
                     hint="the same command and the same data in every process",
                 )
 
@@ -215,10 +225,10 @@ def keep(checkpoint: Path, command: str | None = None) -> None:
 
 
 def explained(failure: Exception) -> Exception:
-    """Which process was lost, where a failure is one of what the processes talk by; any other failure as it is."""
+    """Which process was lost, where a failure is the first of what the processes talk by; any other as it is."""
     import jax
 
-    if jax.process_count() == 1 or not _TRANSPORT.search(str(failure)):
+    if jax.process_count() == 1 or _noticed.is_set() or not _TRANSPORT.search(str(failure)):
         return failure
     _noticed.set()
     # What JAX would do at the end is wait for the lost one, and abort.

@@ -64,9 +64,8 @@ class JaxOps(Ops):
         if isinstance(A, jax.Array) and not (A.is_fully_addressable or A.is_fully_replicated):
             return multihost_utils.process_allgather(A, tiled=True)
         if isinstance(A, jax.Array) and not A.is_fully_replicated:
-            whole = np.empty(
-                A.shape, A.dtype
-            )  # NumPy's own way would keep a copy with the array, for as long as it lives
+            # NumPy's own way would keep a copy with the array, for as long as it lives.
+            whole = np.empty(A.shape, A.dtype)
             for part in A.addressable_shards:
                 whole[part.index] = part.data
             return whole

@@ -61,10 +61,8 @@ class OnMesh(Placement):
         self.mesh, self.first = mesh, jax.process_index() == 0
         table = np.array(there[: mesh.size]).reshape(mesh.data, mesh.model)
         # An axis of one tells what is compiled for the mesh that it is sharded.
-        shape, axes = (
-            ((*table.shape, 1), ("data", "model", "sharded")) if mesh.sharded else (table.shape, ("data", "model"))
-        )
-        self.devices = jax.sharding.Mesh(table.reshape(shape), axes)
+        table, axes = (table[..., None], ("data", "model", "sharded")) if mesh.sharded else (table, ("data", "model"))
+        self.devices = jax.sharding.Mesh(table, axes)
 
     # --- parameters ---------------------------------------------------------------------------------------------
 

@@ -43,18 +43,21 @@ _RULES = {
 
 
 def unavailable() -> str | None:
-    """Why the kernels cannot run here: they were not compiled, or from other sources than stand beside this file."""
-    if importlib.util.find_spec(f"{__name__}._kernels") is None:
+    """Why the kernels cannot run here: not compiled, not loadable, or not of the sources beside this file."""
+    if not compiled():
         return "its kernels were not compiled, which takes a C++17 compiler: `pip install -v` says what failed"
-    return "its kernels are older than the code: `pip install -e .` compiles them anew" if outdated() else None
+    try:
+        kernels = importlib.import_module(f"{__name__}._kernels")
+    except ImportError as failure:
+        return f"its kernels cannot be loaded, install pellucid again: {failure}"
+    if _interface() in (None, getattr(kernels, "interface", "nothing known")):
+        return None
+    return "its kernels are older than the code: `pip install -e .` compiles them anew"
 
 
-def outdated() -> bool:
-    """Whether the kernels were compiled, but from other sources than stand beside this file."""
-    if importlib.util.find_spec(f"{__name__}._kernels") is None:
-        return False
-    compiled_from = getattr(importlib.import_module(f"{__name__}._kernels"), "interface", "nothing known")
-    return _interface() not in (None, compiled_from)
+def compiled() -> bool:
+    """Whether there are kernels, be it ones that cannot run here."""
+    return importlib.util.find_spec(f"{__name__}._kernels") is not None
 
 
 def _interface() -> str | None:
