@@ -272,7 +272,7 @@ def test_a_port_in_use_is_said():
 def test_processes_that_were_not_told_the_same_all_end():
     where = address()
     script = f"import pellucid as pl; pl.distribute({where!r}, processes=%d, process=%d)"
-    wait = "\nimport time; time.sleep(8)"
+    wait = "\nimport threading; threading.Event().wait()"
     numbers = [started("-c", script % (2 + k, k) + wait * (k == 0), JAX_PLATFORMS="cpu") for k in range(2)]
     where = address()
     command = ["-m", "pellucid", "train", "digits", "--distributed", where, "--processes", "2", "--quiet"]
@@ -280,10 +280,13 @@ def test_processes_that_were_not_told_the_same_all_end():
         started(*command, "--process", str(k), "--batch-size", size, JAX_PLATFORMS="cpu")
         for k, size in enumerate(("64", "32"))
     ]
-    _, errors = numbers[1].communicate(timeout=60)
+    try:
+        _, errors = numbers[1].communicate(timeout=60)
+    finally:
+        numbers[0].kill()
     assert "process 1: another number of processes than process 0 was started with\n  expected: 2\n" in errors
     assert numbers[1].returncode == 1
-    numbers[0].communicate(timeout=60)
+    numbers[0].communicate()
     for job in settings:
         _, errors = job.communicate(timeout=60)
         assert job.returncode == 1
