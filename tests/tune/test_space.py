@@ -111,13 +111,15 @@ def test_steps_are_kept():
 
 
 def test_the_defaults_have_everything_that_a_network_takes():
-    assert set(defaults("mlp")) == set(KNOWN) - {"patience", "width"}
-    assert set(defaults("cnn")) == set(KNOWN) - {"patience", "layers", "units"}
+    assert set(defaults("mlp")) == set(KNOWN) - {"augment", "width"}
+    assert set(defaults("cnn", side=8)) == set(KNOWN) - {"layers", "units"}
     assert not {"dropout", "activation", "width"} & set(known_for("lenet5-1998"))
     for net in ("mlp", "cnn", "lenet5", "vgg-small", "resnet"):
         assert Space.read("defaults", net, 1000).searched
-    assert defaults("mlp", m=200)["batch_size"] == [16, 32]  # an epoch has four updates or more,
+    assert defaults("mlp", m=130)["batch_size"] == [16, 32, 64]  # an epoch has two updates or more,
     assert defaults("mlp", m=1025)["batch_size"] == 63  # and none of a single example
+    assert defaults("mlp", side=64)["augment"] == ["none", "shift(2)", "shift(4)", "shift(2) + horizontal_flip"]
+    assert defaults("lenet5", side=28)["augment"][:2] == ["none", "shift(1)"]  # which is its recipe's
 
 
 def test_a_network_file_has_the_hyperparameters_of_training_alone(tmp_path):
@@ -191,6 +193,22 @@ def test_the_width_reaches_a_convolutional_network():
     assert net.parameters["conv2d_1"]["W"].shape[0] == 5
 
 
+def test_augmentations_reach_the_training_of_images():
+    digits = Experiment({**IRIS, "data": {**IRIS["data"], "source": "digits"}})
+
+    def said(net, choice):
+        wanted = Space({"augment": [choice]}, net).wanted({"augment": choice})
+        return [each["type"] for each in digits.settled("mlp", wanted)[1]["augment"]]
+
+    assert said("mlp", "shift(1) + horizontal_flip") == ["shift", "horizontal_flip"]
+    assert said("mlp", "none") == []
+    assert Space({"augment": "none"}, "lenet5").wanted({"augment": "none"}) == {"augment": ["none"]}  # its recipe shifts
+    with pytest.raises(ParameterError, match=r"none stands alone(?s:.*)none \+ shift\(1\)"):
+        Space({"augment": ["none + shift(1)"]})
+    with pytest.raises(ParameterError, match="unknown augmentation 'shfit'"):
+        Space({"augment": ["none", "shfit(1)"]})
+
+
 def test_no_regularizer_means_none_where_the_recipe_has_one():
     assert Space({"regularizer": "none"}, "vgg-a").wanted({"regularizer": "none"})["regularizer"] == "l2(0.0)"
     assert "regularizer" not in Space({"regularizer": "none"}).wanted({"regularizer": "none"})
@@ -200,7 +218,7 @@ def test_the_search_begins_where_the_recipe_is():
     space = Space.read("defaults", "mlp", 1000)
     assert space.start(1000) == {
         "optimizer": "adam", "schedule": "cosine", "learning_rate": 0.002, "epochs": 30, "batch_size": 64,
-        "layers": 2, "units": 256, "activation": "relu", "dropout": 0.3, "regularizer": "none",
+        "patience": 8, "layers": 2, "units": 256, "activation": "relu", "dropout": 0.3, "regularizer": "none",
     }  # fmt: skip
     far = {"optimizer": ["nesterov"], "momentum": 0.5, "learning_rate": {"low": 0.01, "high": 1.0}, "epochs": [7, 50]}
     assert Space(far | {"units": {"low": 10, "high": 101, "step": 30}}).start(100) == {
@@ -249,6 +267,11 @@ def test_neighbours_differ_in_one_thing_and_stay_inside():
             assert 0 <= space.dimensions[name].share(value) <= 1 + 1e-12
         space.wanted(other)
     assert settings not in [other for _, other in near]
+
+
+def test_neighbours_of_a_number_among_choices_are_the_next_ones():
+    sizes = Space({"batch_size": [64, 16, 32, 128]}).dimensions["batch_size"]
+    assert [sizes.near(size) for size in (16, 32, 128)] == [[32], [16, 64], [64]]
 
 
 def test_neighbours_of_an_end_are_on_one_side():

@@ -83,7 +83,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="end with the mean of the weights after START, a share or number of the epochs (default: 0.75)",
     )
     add("--truncate", type=_truncation, metavar="K1[,K2]", help="update every K1 steps, going back through K2")
-    add("--augment", nargs="+", action="extend", metavar="A", help='change training images: "shift(2)" horizontal_flip')
+    add(
+        "--augment",
+        nargs="+",
+        action="extend",
+        metavar="A",
+        help='change training images: "shift(2)" horizontal_flip; none',
+    )
     add("--class-weight", choices=["balanced"], help="rare classes count as much as frequent ones")
     add("--metrics", type=items, metavar="A,B", help="measured besides the loss, such as accuracy,f1")
     add(

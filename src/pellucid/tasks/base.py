@@ -12,8 +12,17 @@ from pellucid.errors import ParameterError, unknown
 from pellucid.history import History
 from pellucid.network.base import Network
 from pellucid.network.saving import read_toml
-from pellucid.tasks.building import OF_NETWORK, build, complete, from_file, is_file, layers_of, optimizer_of, recipe_of
-from pellucid.training.augment import augmentations
+from pellucid.tasks.building import (
+    OF_NETWORK,
+    augmentations_of,
+    build,
+    complete,
+    from_file,
+    is_file,
+    layers_of,
+    optimizer_of,
+    recipe_of,
+)
 from pellucid.training.callbacks import Callback, EarlyStopping, WeightAveraging
 
 PARTS = ("train", "validation", "test")
@@ -251,9 +260,7 @@ class Task(ABC):
             "metrics": names,
             "seed": net.seed,
             "shuffle": self.shuffle,
-            "augment": [
-                complete(augmentations.get(each, where="--augment")) for each in wanted.get("augment") or recipe.augment
-            ],
+            "augment": [complete(each) for each in augmentations_of(wanted.get("augment") or recipe.augment)],
             "layer_statistics": bool(wanted.get("layer_statistics")),
             "engine": net.ops.name,
             **({"truncate": list(truncate)} if truncate else {}),

@@ -16,6 +16,7 @@ from pellucid.network.base import Network
 from pellucid.network.saving import from_config, read_toml
 from pellucid.registry import config
 from pellucid.sequences import written
+from pellucid.training.augment import Augmentation, augmentations
 
 OF_NETWORK = ("hidden", "activation", "dropout", "initializer", "width", "embedding", "bidirectional")
 """Hyperparameters of the zoo's networks that ``pellucid train`` has a flag for."""
@@ -42,6 +43,17 @@ def layers_of(net: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
         raise ParameterError(f"{net} has no {given[0]} to choose", where=f"--{given[0]}")
     units = wanted.get("units", usual.default[0])
     return {"hidden": [units] * wanted.get("layers", len(usual.default))}
+
+
+def augmentations_of(named: Sequence[str]) -> list[Augmentation]:
+    """The changes of training images of these names; ``none`` alone is no change, also where the recipe has one.
+
+    Raises:
+        ParameterError: an unknown name, or ``none`` beside others.
+    """
+    if "none" in named and len(named) > 1:
+        raise ParameterError("none stands alone", where="--augment", got=" ".join(named))
+    return [augmentations.get(each, where="--augment") for each in named if each != "none"]
 
 
 def is_file(net: str) -> bool:

@@ -17,12 +17,13 @@ import numpy as np
 from pellucid import initializers, optimizers, regularizers, schedules, zoo
 from pellucid.errors import DataError, ParameterError, unknown
 from pellucid.layers.activations import activations
-from pellucid.tasks.building import OF_NETWORK, is_file, optimizer_of, recipe_of
+from pellucid.tasks.building import OF_NETWORK, augmentations_of, is_file, optimizer_of, recipe_of
 
 Settings = dict[str, Any]
 Wanted = dict[str, Any]
 
 GRID_LIMIT = 10_000
+TOGETHER = " + "  # between augmentations of one choice
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,10 @@ def _rated(schedule: str) -> Any:
     return schedules.get(_call(schedule, "0.1"))
 
 
+def _changed(images: str) -> Any:
+    return augmentations_of(images.split(TOGETHER))
+
+
 KNOWN: dict[str, Kind] = {
     "optimizer": Kind(check=optimizers.get),
     "schedule": Kind(check=_rated),
@@ -60,6 +65,7 @@ KNOWN: dict[str, Kind] = {
     "dropout": Kind("[0, 1)"),
     "regularizer": Kind(check=lambda name: name if name == "none" else regularizers.get(name)),
     "regularization": Kind("[0, inf)"),
+    "augment": Kind(check=_changed),
 }
 """Every hyperparameter that can be searched, in the order of deciding: what depends on another comes later."""
 
@@ -123,8 +129,12 @@ class Dimension:
 
     def near(self, value: Any) -> list[Any]:
         """The next values on both sides: an eighth of the range away, of its logarithm where that is drawn."""
-        if self.choices:
+        if self.choices and not all(map(_is_number, self.choices)):
             return [each for each in self.choices if each != value]
+        if self.choices:
+            order = sorted(self.choices)
+            at = order.index(value)
+            return order[max(0, at - 1) : at] + order[at + 1 : at + 2]
         if self.log:
             factor = (self.high / self.low) ** 0.125
             sides = [value / factor, value * factor]
@@ -199,13 +209,14 @@ class Space:
                 break
 
     @classmethod
-    def read(cls, given: Any, net: str = "mlp", m: int | None = None) -> Space:
+    def read(cls, given: Any, net: str = "mlp", m: int | None = None, side: int | None = None) -> Space:
         """The space that is meant.
 
         Arguments:
             given: ``"defaults"``, a TOML file, a dictionary, or a space.
             net: a name of the zoo, or a network file.
             m: how many training examples there are, which bounds the default batch sizes.
+            side: pixels of the shorter side of images, which by default are augmented too; None for other examples.
 
         Raises:
             ParameterError, DataError: as for `Space`; the file is not there or is not TOML.
@@ -215,7 +226,7 @@ class Space:
         if isinstance(given, Mapping):
             return cls(given, net)
         if given == "defaults":
-            return cls(defaults(net, m), net)
+            return cls(defaults(net, m, side), net)
         if not isinstance(given, (str, os.PathLike)):
             raise ParameterError(
                 "cannot be used as a space", where="space", expected="'defaults', a TOML file, a dict", got=repr(given)
@@ -264,6 +275,7 @@ class Space:
             "batch_size": recipe.batch_for(m),
             "patience": recipe.patience or 0,
             "regularizer": "none",
+            "augment": TOGETHER.join(recipe.augment) or "none",
         }
         if recipe.regularizer:
             penalty: Any = regularizers.get(recipe.regularizer)
@@ -342,6 +354,8 @@ class Space:
         if "optimizer" in settings:
             named = {"momentum": settings["momentum"]} if "momentum" in settings else {}
             wanted["optimizer"] = _call(settings["optimizer"], **named)
+        if "augment" in settings and settings["augment"] != (TOGETHER.join(recipe.augment) or "none"):
+            wanted["augment"] = settings["augment"].split(TOGETHER)
         if "learning_rate" in settings:
             rate = repr(settings["learning_rate"])
             wanted["learning_rate"] = _call(settings["schedule"], rate) if "schedule" in settings else rate
@@ -400,17 +414,24 @@ class Space:
             optimizer_of(text, "0.1" if "learning_rate" in self.dimensions else None)
 
 
-def defaults(net: str, m: int | None = None) -> dict[str, Any]:
-    """The space that is searched when nobody says another: what the network has of everything in `KNOWN`."""
+def defaults(net: str, m: int | None = None, side: int | None = None) -> dict[str, Any]:
+    """The space that is searched when nobody says another: what the network has of everything in `KNOWN`.
+
+    Arguments as in `Space.read`.
+    """
     recipe, known = recipe_of(net), known_for(net)
-    sizes = [size for size in (16, 32, 64, 128, 256) if m is None or (size <= m // 4 and m % size != 1)]
+    sizes = [size for size in (16, 32, 64, 128, 256) if m is None or (size <= m // 2 and m % size != 1)]
+    pixels = max(1, (side or 0) // 28)
+    shift, further = f"shift({pixels})", f"shift({2 * pixels})"
+    changes = ["none", TOGETHER.join(recipe.augment) or "none", shift, further, f"{shift}{TOGETHER}horizontal_flip"]
     space: dict[str, Any] = {
         "optimizer": ["adam", "rmsprop", "momentum", "nesterov"],
         "schedule": ["constant", "cosine", "one_cycle"],
         "learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
         "momentum": {"low": 0.5, "high": 0.99},
-        "epochs": {"low": max(1, recipe.epochs // 2), "high": recipe.epochs * 3 // 2},
+        "epochs": {"low": max(1, recipe.epochs // 2), "high": recipe.epochs * 3, "log": True},
         "batch_size": sizes or recipe.batch_for(m or 1),
+        "patience": [0, recipe.patience or 8],
         "layers": {"low": 1, "high": 3},
         "units": {"low": 16, "high": 512, "log": True},
         "activation": _usable(net, "activation", ["relu", "leaky_relu", "tanh", "gelu"]),
@@ -418,6 +439,9 @@ def defaults(net: str, m: int | None = None) -> dict[str, Any]:
         "dropout": {"low": 0.0, "high": 0.6},
         "regularizer": ["none", "l1", "l2"],
         "regularization": {"low": 1e-6, "high": 1e-2, "log": True},
+        "augment": list(dict.fromkeys(["none", *filter(None, [TOGETHER.join(recipe.augment)]), *changes]))
+        if side
+        else [],
     }
     if "width" in known:
         usual = _arguments_of(net)["width"].default

@@ -82,15 +82,17 @@ def _folds(count: int, size: int) -> int:
 def _folded(task: Task, pool: Pool, rest: np.ndarray, folds: int, seed: list[int]) -> list[Task]:
     """The task with each of so many parts of the ``rest`` as validation examples, and all others to train on.
 
-    The classes are dealt out evenly.
+    The classes are dealt out evenly. There are as many to train on as the task has, so that batches are of the same
+    sizes too: where the parts come out otherwise, a few examples are left over.
     """
     x, y = pool
+    size, count = task.sizes["validation"], task.sizes["train"]
     order = np.random.default_rng(seed).permutation(rest)
     if task.task == "classification":
         order = order[np.argsort(y[order], kind="stable")]
-    parts = [np.sort(order[fold::folds]) for fold in range(folds)]
-    everything = np.arange(len(x))
-    return [_with(task, x, y, {"train": np.setdiff1d(everything, part), "validation": part}) for part in parts]
+    parts = [np.sort(order[fold::folds][:size]) for fold in range(folds)]
+    others = [np.setdiff1d(np.arange(len(x)), part)[:count] for part in parts]
+    return [_with(task, x, y, {"train": more, "validation": part}) for more, part in zip(others, parts, strict=True)]
 
 
 def judged(curves: Sequence[Sequence[float]], *, patient: bool) -> list[float]:

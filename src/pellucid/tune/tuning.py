@@ -157,7 +157,12 @@ def tune(
         plan["task"] |= made.settings
     if test is not None and made.official_test:
         raise ParameterError("the data have a test set of their own", where="tune, test", hint="leave test out")
-    searched = Space.read(space, net_name, made.sizes["train"])
+    shape = made.input_shape
+    side = min(shape[1:]) if len(shape) == 3 and None not in shape and "augment" not in plan["fixed"] else None
+    searched = Space.read(space, net_name, made.sizes["train"], side)
+    if "augment" in searched.dimensions and side is None:
+        problem = "only images can be augmented" if "augment" not in plan["fixed"] else "both fixed and searched"
+        raise ParameterError(problem, where="space, augment", got=f"examples of {shape}", hint="leave it out of one")
     plan |= {"space": searched.document(), "start": searched.start(made.sizes["train"])}
     plan["fingerprint"] = made.fingerprint
     plan["splits"] = usual(made) if splits is None else splits
