@@ -202,7 +202,9 @@ def test_augmentations_reach_the_training_of_images():
 
     assert said("mlp", "shift(1) + horizontal_flip") == ["shift", "horizontal_flip"]
     assert said("mlp", "none") == []
-    assert Space({"augment": "none"}, "lenet5").wanted({"augment": "none"}) == {"augment": ["none"]}  # its recipe shifts
+    assert Space({"augment": "none"}, "lenet5").wanted({"augment": "none"}) == {
+        "augment": ["none"]
+    }  # its recipe shifts
     with pytest.raises(ParameterError, match=r"none stands alone(?s:.*)none \+ shift\(1\)"):
         Space({"augment": ["none + shift(1)"]})
     with pytest.raises(ParameterError, match="unknown augmentation 'shfit'"):
