@@ -326,7 +326,7 @@ def test_convolution(geometry, m, groups, channels, units, seed, dtype, layout, 
     pads=st.tuples(*[st.integers(0, 3)] * 4),
     m=st.sampled_from([16, 17, 32, 33, 130]),
     groups=st.integers(1, 2),
-    channels=st.sampled_from([8, 13, 48]),
+    channels=st.sampled_from([8, 13, 17, 48, 70]),
     units=st.sampled_from([8, 25, 50]),
     seed=seeds,
     bias=st.booleans(),
@@ -338,18 +338,23 @@ def test_convolution_at_points(places, pads, m, groups, channels, units, seed, b
     W, b = draw(groups * units, channels, 3, 3) / np.float32(20), draw(groups * units, 1, 1, 1)
     A_prev, dZ = draw(groups * channels, *size, m), draw(groups * units, *places, m)
     agree("convolution", W, A_prev, b if bias else None, window, groups, tolerance=2)
+    agree("convolution_dW", dZ, A_prev, window, groups, tolerance=5)
     agree("convolution_dA", W, dZ, A_prev.shape, window, groups, tolerance=2)
 
 
 def test_convolution_at_points_rounds_little_more_than_sums_do(rng):
     window = Window((3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
-    W, A_prev = rng.normal(size=(64, 64, 3, 3)), rng.normal(size=(64, 8, 8, 32))
-    W, A_prev = W.astype(np.float32), A_prev.astype(np.float32)
-    exact = NUMPY.convolution(W.astype(np.float64), A_prev.astype(np.float64), None, window, 1)
-    at_points, plain = (
-        np.sqrt(np.mean((ops.convolution(W, A_prev, None, window, 1) - exact) ** 2)) for ops in (NATIVE, NUMPY)
+    W, A_prev, dZ, image = (
+        rng.normal(size=size).astype(np.float32)
+        for size in ((64, 64, 3, 3), (64, 8, 8, 32), (16, 96, 96, 16), (16, 96, 96, 16))
     )
-    assert at_points < 4 * plain
+    for name, operands in {"convolution": (W, A_prev, None), "convolution_dW": (dZ, image)}.items():  # dW: long sums
+        wide = [each if each is None else each.astype(np.float64) for each in operands]
+        exact = getattr(NUMPY, name)(*wide, window, 1)
+        at_points, plain = (
+            np.sqrt(np.mean((getattr(ops, name)(*operands, window, 1) - exact) ** 2)) for ops in (NATIVE, NUMPY)
+        )
+        assert at_points < 4 * plain
 
 
 @pytest.mark.parametrize(

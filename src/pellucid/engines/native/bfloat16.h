@@ -48,6 +48,8 @@ template <class O> Kernels<float> rounding(Kernels<float> table) {
         convolution<O>(g, units, groups, filters, same_or_rounded<O, 8>(g.C * g.H * g.W * g.m, A), b, Z);
     };
     table.convolution_dW = [](const Geometry& given, long units, long groups, const float* dZ, const float* A, float* dW) {
+        if (EACH<O> > 1 && worth_points<O>(given, units, groups, true))
+            return convolution_dW_at_points<O>(given, units, groups, dZ, A, dW);
         Geometry g = given;
         g.m = operands<O>(given.m);
         const O* D = along<O, 7>(units * g.out_h * g.out_w, given.m, dZ);

@@ -34,6 +34,22 @@ template <class F> void split(long n, double cost, long unit, F f) {
     });
 }
 
+// The parts into which rows are shared out where there are too few blocks of units and channels for the threads; each
+// sums for itself, into `total` in turn at the end.
+template <class T, class F> void summed_parts(long blocks, double cost, long rows, long n, T* total, F f) {
+    long workers = cost < WORTH_A_THREAD ? 1 : threads();
+    long parts = blocks >= 2 * workers ? 1 : std::max(1L, std::min(workers, rows));
+    std::vector<T> sums(parts > 1 ? size_t(parts) * n : 0);
+    parallel(blocks * parts, [&](long each) {
+        long part = each % parts;
+        f(each / parts, rows * part / parts, rows * (part + 1) / parts, parts > 1 ? sums.data() + part * n : total);
+    });
+    for (long i = 0; parts > 1 && i < n; ++i) {
+        total[i] = 0;
+        for (long part = 0; part < parts; ++part) total[i] += sums[part * n + i];
+    }
+}
+
 template <class F> void elementwise(long n, F f) {
     if (n <= CHUNK) return f(0, n);
     parallel((n + CHUNK - 1) / CHUNK, [&](long part) { f(part * CHUNK, std::min(n, (part + 1) * CHUNK)); });
@@ -620,22 +636,6 @@ inline void add_dots_rows(long rows, long length, const O* dZ, long plane, const
     }
 }
 
-// The parts into which rows are shared out where there are too few blocks of units and channels for the threads; each
-// sums for itself, into `total` in turn at the end.
-template <class T, class F> void summed_parts(long blocks, double cost, long rows, long n, T* total, F f) {
-    long workers = cost < WORTH_A_THREAD ? 1 : threads();
-    long parts = blocks >= 2 * workers ? 1 : std::max(1L, std::min(workers, rows));
-    std::vector<T> sums(parts > 1 ? size_t(parts) * n : 0);
-    parallel(blocks * parts, [&](long each) {
-        long part = each % parts;
-        f(each / parts, rows * part / parts, rows * (part + 1) / parts, parts > 1 ? sums.data() + part * n : total);
-    });
-    for (long i = 0; parts > 1 && i < n; ++i) {
-        total[i] = 0;
-        for (long part = 0; part < parts; ++part) total[i] += sums[part * n + i];
-    }
-}
-
 // dW = (1/m) Σ_t dZ Aᵀ, so many steps at a time that the product is worth the loading and storing of its sums.
 template <class O, class T = Sum<O>>
 void affine_dW_steps(long steps, long n, long n_prev, long m, const O* dZ, const O* A_prev, T* dW) {
@@ -761,6 +761,8 @@ void convolution_dW_outer(const Geometry& g, long units, long groups, const O* d
 
 template <class O, class T = Sum<O>>
 void convolution_dW(const Geometry& g, long units, long groups, const O* dZ, const O* A, T* dW) {
+    if constexpr (EACH<O> == 1)  // pairs were made because it does not pay
+        if (worth_points<O>(g, units, groups, true)) return convolution_dW_at_points<O>(g, units, groups, dZ, A, dW);
     if (g.C / groups >= LANES<T> && units / groups >= 2 * ROWS) convolution_dW_outer<O>(g, units, groups, dZ, A, dW);
     else convolution_dW_dots<O>(g, units, groups, dZ, A, dW);
 }

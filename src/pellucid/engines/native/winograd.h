@@ -39,16 +39,59 @@ template <class T> inline void places_of_points(const V<T>* at, long step, V<T>*
     z[3 * z_step] = T(0.5) * near_odd + 2 * far_odd + at[5 * step];
 }
 
+// The transposes of the last two, for dW.
+template <class T> inline void points_of_places(const V<T>* z, long step, V<T>* to, long to_step) {
+    V<T> z2 = z[2 * step], z3 = z[3 * step];
+    to[0] = z[0];
+    V<T> even = z[0] + T(0.5) * z2, odd = T(ROOT / 2) * z[step] + T(ROOT / 4) * z3;
+    to[to_step] = even + odd, to[2 * to_step] = even - odd;
+    even = z[0] + 2 * z2, odd = T(ROOT) * z[step] + T(2 * ROOT) * z3;
+    to[3 * to_step] = even + odd, to[4 * to_step] = even - odd;
+    to[5 * to_step] = z3;
+}
+
+template <class T> inline void filter_of_points(const V<T>* at, long step, V<T>* w, long w_step) {
+    V<T> near = at[step] + at[2 * step], far = at[3 * step] + at[4 * step];
+    w[0] = at[0] - T(2 / 3.0) * near + T(1 / 6.0) * far;
+    w[w_step] = T(ROOT / 6) * (at[3 * step] - at[4 * step]) - T(ROOT / 3) * (at[step] - at[2 * step]);
+    w[2 * w_step] = T(1 / 3.0) * (far - near) + at[5 * step];
+}
+
 // Whether it pays: enough channels and units for what making the points costs, and few places and examples that nobody asked
 // for. Products of pairs are as fast where filters at the points leave the cache, or more than a little is lost.
-template <class O> bool worth_points(const Geometry& g, long units, long groups) {
+template <class O> bool worth_points(const Geometry& g, long units, long groups, bool dW = false) {
     constexpr long L = LANES<float>;
     const long fewer = std::min(g.C, units) / groups, more = std::max(g.C, units) / groups;
     if (!std::is_same_v<Sum<O>, float> || g.kh != 3 || g.kw != 3 || g.sh * g.sw * g.dh * g.dw != 1 || g.m < L) return false;
     const double tiles = double((g.out_h + TILE - 1) / TILE) * double((g.out_w + TILE - 1) / TILE);
     const double places = TILE * TILE * tiles / (double(g.out_h) * double(g.out_w));  // for each that is asked for
-    if (EACH<O> == 1) return fewer >= 8 && places <= 1.5;
+    if (EACH<O> == 1) return fewer >= (dW ? 16 : 8) && places <= 1.5;
+    if (dW) return fewer >= 16 && fewer * more <= 128 * 256 && places <= 1.15;
     return fewer >= 48 && fewer * more <= 128 * 256 && places * double((g.m + L - 1) / L * L) <= 1.15 * double(g.m);
+}
+
+// n examples of one channel of the image, from a pixel on: planes `to_plane` apart. The next channel's pixels are asked for,
+// as nothing foresees where they lie.
+template <class T, class F>
+void image_at_points(const Geometry& g, long top, long left, const T* image, T* to, long to_plane, long n, F prepare) {
+    const long row = g.W * g.m;
+    auto part = [=](long e, auto... some) {
+        V<T> half[PLANES], d[POINTS], at[POINTS];
+        for (long j = 0; j < POINTS; ++j) {
+            for (long i = 0; i < POINTS; ++i) {
+                bool on = top + i >= 0 && top + i < g.H && left + j >= 0 && left + j < g.W;
+                const T* from = image + i * row + j * g.m + e;
+                if (on) __builtin_prefetch(from + g.H * row);
+                d[i] = on ? prepare(load(from, some...)) : V<T>{};
+            }
+            image_at_points<T>(d, 1, half + j, POINTS);
+        }
+        for (long i = 0; i < POINTS; ++i) {
+            image_at_points<T>(half + i * POINTS, 1, at, 1);
+            for (long j = 0; j < POINTS; ++j) store(to + (i * POINTS + j) * to_plane + e, at[j], some...);
+        }
+    };
+    sweep<T>(n, part, part);
 }
 
 // Z = W ⋆ A + b for W (units, taps, channels); `prepare` is done to each vector of W and A.
@@ -79,26 +122,7 @@ void convolve_at_points(const Geometry& g, long units, long groups, const T* W, 
     std::vector<long> offsets(channels);
     for (long c = 0; c < channels; ++c) offsets[c] = c * columns;
     const long* offset = offsets.data();
-    // One channel of the image, or one unit's places: the next one's is asked for, as nothing foresees where it lies.
-    auto image_part = [=](long top, long left, const T* image, T* to, long n) {
-        auto part = [=](long e, auto... some) {
-            V<T> half[PLANES], d[POINTS], at[POINTS];
-            for (long j = 0; j < POINTS; ++j) {
-                for (long i = 0; i < POINTS; ++i) {
-                    bool on = top + i >= 0 && top + i < g.H && left + j >= 0 && left + j < g.W;
-                    const T* from = image + i * row + j * g.m + e;
-                    if (on) __builtin_prefetch(from + g.H * row);
-                    d[i] = on ? prepare(load(from, some...)) : V<T>{};
-                }
-                image_at_points<T>(d, 1, half + j, POINTS);
-            }
-            for (long i = 0; i < POINTS; ++i) {
-                image_at_points<T>(half + i * POINTS, 1, at, 1);
-                for (long j = 0; j < POINTS; ++j) store(to + (i * POINTS + j) * v_plane + e, at[j], some...);
-            }
-        };
-        sweep<T>(n, part, part);
-    };
+    // One unit's places: the next one's are asked for, as nothing foresees where they lie.
     auto places_part = [=](long rows, long places, const T* from, T bias, T* z, long n) {
         auto part = [=](long e, auto... some) {
             V<T> half[TILE * POINTS], at[POINTS], made[TILE];
@@ -133,7 +157,7 @@ void convolve_at_points(const Geometry& g, long units, long groups, const T* W, 
                 for (long t = 0; t < tiles; ++t) {
                     const long left = (first + t) * TILE - g.left;
                     const T* image = A + ((group * channels + c) * g.H + top) * row + left * g.m + start;
-                    image_part(top, left, image, points + c * columns + t * n, n);
+                    image_at_points(g, top, left, image, points + c * columns + t * n, v_plane, n, prepare);
                 }
             for (long k = 0; k < PLANES; ++k)
                 block<T>(own, tiles * n, channels, U + k * u_plane + unit * channels, channels, 1, points + k * v_plane, offset,
@@ -152,6 +176,109 @@ void convolve_at_points(const Geometry& g, long units, long groups, const T* W, 
 template <class O, class T = Sum<O>>
 void convolve_at_points(const Geometry& g, long units, long groups, const Sum<O>* W, const Sum<O>* A, const Sum<O>* b, T* Z) {
     convolve_at_points(g, units, groups, W, A, b, Z, [](V<T> a) {
+        if constexpr (EACH<O> > 1) return rounded(a);
+        else return a;
+    });
+}
+
+// dW (units, channels, taps) = (1/m) Σ dZ Aᵀ: tiles of dZ and the image meet at the points, where their products are summed
+// over tiles and examples; `prepare` is done to each vector of dZ and A.
+template <class T, class F>
+void convolution_dW_at_points(const Geometry& g, long units, long groups, const T* dZ, const T* A, T* dW, F prepare) {
+    constexpr long L = LANES<T>, WIDTH = VECTORS * L, RUN = 8;
+    const long channels = g.C / groups, own = units / groups, deep = (channels + L - 1) / L * L, row = g.W * g.m;
+    const long high = (g.out_h + TILE - 1) / TILE, wide = (g.out_w + TILE - 1) / TILE;
+    // A strip is as in forward; its points take no more memory than the sums.
+    const long most = std::max(WIDTH, channels * own / (channels + own));
+    const long together = std::min(wide, std::max(1L, most / g.m)), in_row = (wide + together - 1) / together;
+    const long parts = std::max(1L, g.m / most), columns = together * ((g.m + parts - 1) / parts);
+    const long z_plane = own * columns + L, a_plane = deep * (columns + L) + L, plane = own * deep + L;
+    std::vector<long> offsets(columns * VECTORS);
+    for (long v = 0; v < VECTORS; ++v)
+        for (long k = 0; k < columns; ++k) offsets[v * columns + k] = k * (v + 1) * L;
+    const long* offset = offsets.data();
+    auto places_part = [=](long rows, long places, const T* z, T* to, long n) {
+        auto part = [=](long e, auto... some) {
+            V<T> half[TILE * POINTS], d[TILE], at[POINTS];
+            for (long j = 0; j < TILE; ++j) {
+                for (long i = 0; i < TILE; ++i) {
+                    const T* from = z + (i * g.out_w + j) * g.m + e;
+                    bool on = i < rows && j < places;
+                    if (on) __builtin_prefetch(from + g.out_h * g.out_w * g.m);
+                    d[i] = on ? prepare(load(from, some...)) : V<T>{};
+                }
+                points_of_places<T>(d, 1, half + j, TILE);
+            }
+            for (long i = 0; i < POINTS; ++i) {
+                points_of_places<T>(half + i * TILE, 1, at, 1);
+                for (long j = 0; j < POINTS; ++j) store(to + (i * POINTS + j) * z_plane + e, at[j], some...);
+            }
+        };
+        sweep<T>(n, part, part);
+    };
+    // Errors of sums at the points are enlarged on the way to the filters, so sums are not long there: RUN strips at a time.
+    auto add_filters = [=](long group, const T* sums, T* out, bool first) {
+        for (long o = 0; o < own; ++o)
+            for (long c = 0; c < deep; c += L) {
+                V<T> half[3 * POINTS], at[PLANES], w[9];
+                for (long k = 0; k < PLANES; ++k) {
+                    const T* sum = sums + k * plane + o * deep + c;
+                    __builtin_prefetch(sum + 2 * L);
+                    at[k] = load(sum);
+                }
+                for (long i = 0; i < POINTS; ++i) filter_of_points<T>(at + i * POINTS, 1, half + i * 3, 1);
+                for (long j = 0; j < 3; ++j) filter_of_points<T>(half + j, 3, w + j, 3);
+                T* to = out + ((group * own + o) * channels + c) * 9;
+                for (long i = 0; i < std::min(L, channels - c); ++i)
+                    for (long t = 0; t < 9; ++t) to[i * 9 + t] = (first ? T(0) : to[i * 9 + t]) + w[t][i] / T(g.m);
+            }
+    };
+    auto sum_strips = [=](long group, long begin, long end, T* out) {
+        T *z_points = scratch<T, 12>(size_t(PLANES) * z_plane), *a_points = scratch<T, 11>(size_t(PLANES) * a_plane);
+        T *sums = scratch<T, 10>(size_t(PLANES) * plane), *squares = scratch<T, 5>(size_t(PLANES) * L * L);
+        for (long each = begin; each < end; ++each) {
+            const long y = each / (in_row * parts) * TILE, part = each % parts, start = g.m * part / parts;
+            const long n = g.m * (part + 1) / parts - start, first = each / parts % in_row * together;
+            const long tiles = std::min(together, wide - first), top = y - g.top;
+            for (long o = 0; o < own; ++o)
+                for (long t = 0; t < tiles; ++t) {
+                    const long x = (first + t) * TILE;
+                    places_part(std::min(TILE, g.out_h - y), std::min(TILE, g.out_w - x),
+                                dZ + (((group * own + o) * g.out_h + y) * g.out_w + x) * g.m + start,
+                                z_points + o * columns + t * n, n);
+                }
+            // Channels beside each other: a square of them and examples is turned at each point.
+            for (long c = 0; c < deep; c += L) {
+                const long strip = c / WIDTH * WIDTH, beside = std::min(WIDTH, deep - strip);
+                for (long t = 0; t < tiles; ++t)
+                    for (long e = 0; e < n; e += L) {
+                        const long left = (first + t) * TILE - g.left;
+                        const T* image = A + ((group * channels + c) * g.H + top) * row + left * g.m + start + e;
+                        for (long i = 0; i < std::min(L, channels - c); ++i)
+                            image_at_points(g, top, left, image + i * g.H * row, squares + i * L, L * L, std::min(L, n - e), prepare);
+                        T* to = a_points + strip * (columns + L) + (t * n + e) * beside + c - strip;
+                        for (long k = 0; k < PLANES; ++k)
+                            transpose_square<T>([=](long i) { return load(squares + (k * L + i) * L); }, to + k * a_plane, beside);
+                    }
+            }
+            Span all{0, tiles * n};
+            for (long k = 0; k < PLANES; ++k)
+                for (long c = 0; c < deep; c += WIDTH) {
+                    const long beside = std::min(WIDTH, deep - c);
+                    block<T>(own, beside, &all, 1, z_points + k * z_plane, columns, 1, a_points + k * a_plane + c * (columns + L),
+                             offset + (beside / L - 1) * columns, sums + k * plane + c, deep, nullptr, T(1), (each - begin) % RUN > 0);
+                }
+            if ((each - begin) % RUN == RUN - 1 || each + 1 == end) add_filters(group, sums, out, each - begin < RUN);
+        }
+    };
+    summed_parts(groups, 2.0 * units * channels * PLANES * high * wide * g.m, high * in_row * parts, units * channels * 9, dW,
+                 sum_strips);
+}
+
+// The same with operands O, rounded where they are pairs.
+template <class O, class T = Sum<O>>
+void convolution_dW_at_points(const Geometry& g, long units, long groups, const Sum<O>* dZ, const Sum<O>* A, T* dW) {
+    convolution_dW_at_points(g, units, groups, dZ, A, dW, [](V<T> a) {
         if constexpr (EACH<O> > 1) return rounded(a);
         else return a;
     });
