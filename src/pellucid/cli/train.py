@@ -184,7 +184,7 @@ def run(args: argparse.Namespace) -> Answer:
         if args.distributed is not None:
             from pellucid.engines.jax import machines
 
-            machines.failed(130 if isinstance(failure, KeyboardInterrupt) else int(getattr(failure, "code", 1) or 1))
+            machines.failed(_exit_status(failure))
         raise
 
 
@@ -554,9 +554,13 @@ def _interrupted(failure: BaseException, run: Run) -> Interrupted:
     command = f"pellucid train --resume {run.path}"
     note(f"interrupted; everything so far is kept. To go on: {command}")
     run.close("interrupted")
-    return Interrupted(
-        command, 130 if isinstance(failure, KeyboardInterrupt) else int(getattr(failure, "code", 1) or 1)
-    )
+    return Interrupted(command, _exit_status(failure))
+
+
+def _exit_status(failure: BaseException) -> int:
+    """What a process ends with: 130 after Ctrl-C, what was asked for by an exit, otherwise 1."""
+    code = 130 if isinstance(failure, KeyboardInterrupt) else getattr(failure, "code", 1)
+    return code if isinstance(code, int) and code else 1
 
 
 def reading(args: argparse.Namespace, *, standardize: bool = True) -> dict[str, Any]:

@@ -298,16 +298,15 @@ def _ending_in_our_words() -> Iterator[None]:
     JAX hands the reason to a function of Python's as an object that its bindings cannot convert, so that the thread
     ends by an exception of C++ (jaxlib 0.10). What C++ calls then is ours.
     """
-    from jax._src.lib import _jax
+    with contextlib.ExitStack() as undoing:
+        with contextlib.suppress(ImportError, OSError, AttributeError):  # another JAX or C++ library: JAX's own words
+            from jax._src.lib import _jax
 
-    make = _jax.get_distributed_runtime_client
-    with contextlib.suppress(OSError, AttributeError):  # another C++ library: JAX's own words
-        _at_termination(ctypes.CDLL("libstdc++.so.6"))
-        _jax.get_distributed_runtime_client = partial(make, missed_heartbeat_callback=_aborted)
-    try:
+            make = _jax.get_distributed_runtime_client
+            _at_termination(ctypes.CDLL("libstdc++.so.6"))
+            _jax.get_distributed_runtime_client = partial(make, missed_heartbeat_callback=_aborted)
+            undoing.callback(setattr, _jax, "get_distributed_runtime_client", make)
         yield
-    finally:
-        _jax.get_distributed_runtime_client = make
 
 
 def _aborted(*_: object) -> NoReturn:

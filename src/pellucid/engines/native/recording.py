@@ -70,6 +70,9 @@ class Recorder:
 
     scope = staticmethod(nullcontext)
 
+    def fetched(self, params, dA=None):
+        return params
+
     def affine(self, W, A_prev, b):
         return self._record("affine", A_prev, _fixed(W), _fixed(b))
 
