@@ -1,7 +1,10 @@
-"""One process of a job on simulated devices: ``python job.py RUN ADDRESS PROCESSES PROCESS WHEN``.
+"""One process of a job on simulated devices: ``python job.py lost ADDRESS PROCESSES PROCESS RUN WHEN``.
 
 It kills itself WHEN: in the middle of the second ``epoch``, when it has to ``save`` then, before the first step, at the
-``start``, or ``never``. With RUN alone it resumes the run on two devices; without it trains from the start.
+``start``, or ``never``. Before, it is refused with what it was told otherwise than the others.
+
+``job.py command ADDRESS PROCESSES PROCESS RUN`` is the command line, ``job.py alone RUN RESUMED…`` one process with two
+devices that does all of it: the command line into RUN, the training, and what is left of each run.
 """
 
 from __future__ import annotations
@@ -15,7 +18,9 @@ import numpy as np
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
-os.environ["JAX_NUM_CPU_DEVICES"] = "1" if len(sys.argv) > 2 else "2"
+os.environ["JAX_NUM_CPU_DEVICES"] = "2" if sys.argv[1] == "alone" else "1"
+
+from held import command
 
 import pellucid as pl
 from pellucid.engines.jax import machines
@@ -56,15 +61,30 @@ def trained(mesh, *callbacks, **options):
         seed=1,
     )
     usual = {"epochs": 2, "batch_size": 12, "metrics": (), "progress": False, "checkpoint_seconds": 0.0}
-    history = net.fit(x, y, mesh=mesh, callbacks=callbacks, **usual, **options)
+    history = net.fit(x, y, mesh=mesh, callbacks=callbacks, **(usual | options))
     parameters = {path: np.asarray(leaf).ravel().tolist() for path, leaf in leaves(net.parameters)}
     return {"losses": history["loss"], "parameters": parameters}
 
 
-run, *rest = sys.argv[1:] or [None]
-if rest:
-    address, processes, process, when = rest[0], int(rest[1]), int(rest[2]), rest[3]
-    pl.distribute(address, processes=processes, process=process)
+def lost(address, processes, process, run, when):
+    pl.distribute(address, processes=int(processes), process=int(process))
+    try:
+        trained(f"data={processes}", batch_size=12 if process == "0" else 24)
+    except pl.errors.ParameterError as refused:
+        print(refused, flush=True)
     trained(f"data={processes}", *([] if when == "never" else [Dies(when)]), run=run)
-else:
-    print(json.dumps(trained("data=2", run=run, resume=True) if run else trained(None)))
+
+
+def one_of_several(address, processes, process, run):
+    which = ["--distributed", address, "--processes", processes, "--process", process]
+    found = command(run, "--mesh", f"data={processes},sharded", *which)
+    with open(f"{run}-{process}.json", "w") as file:
+        json.dump(found, file)
+
+
+def alone(run, *resumed):
+    rest = [trained("data=2", run=each, resume=True) for each in resumed]
+    print(json.dumps({"command": command(run), "whole": trained(None), "resumed": rest}))
+
+
+{"lost": lost, "command": one_of_several, "alone": alone}[sys.argv[1]](*sys.argv[2:])

@@ -39,82 +39,99 @@ def started(*command, **environment):
     return subprocess.Popen([sys.executable, *command], env={**os.environ, **environment}, **pipes)
 
 
+LOST = {"epoch": (0, 2), "save": (1, 3), "start": (2, 3)}  # when: which, of how many
+
+
 @pytest.fixture(scope="module")
-def alone():
-    """The training that nothing interrupts, on one device."""
-    done = started(str(JOB))
-    said, errors = done.communicate(timeout=120)
-    assert done.returncode == 0, errors
-    return json.loads(said)
+def found(tmp_path_factory):
+    """What the jobs said that lose a process, what two processes of the command line found; then, from one process
+    with two devices, the same without a loss, and the rest of each run."""
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("JAX is not installed")
+    folder, jobs, runs = tmp_path_factory.mktemp("jobs"), {}, {}
+    for when, (victim, processes) in LOST.items():
+        runs[when] = folder / when
+        pl.runs.Run.create(runs[when], config={}, environment={}).close()
+        where = address()
+        patience = "5" if when == "start" else "60"  # there only a missing sign of life tells
+        each = [(str(k), str(runs[when]), when if k == victim else "never") for k in range(processes)]
+        jobs[when] = ended(started(str(JOB), "lost", where, str(processes), *one, PATIENCE=patience) for one in each)
+    where, together = address(), folder / "together"
+    jobs["command"] = ended(started(str(JOB), "command", where, "2", str(k), str(together)) for k in range(2))
+    before = {when: pl.runs.Run.open(run).history() for when, run in runs.items()}
+    kept = {when: (run / "checkpoints" / "latest.pellucid").exists() for when, run in runs.items()}
+    ((code, said, errors),) = ended([started(str(JOB), "alone", str(folder / "alone"), *map(str, runs.values()))])
+    assert code == 0, errors
+    return SimpleNamespace(**locals(), alone=json.loads(said))
 
 
-@needs_jax
-@pytest.mark.parametrize(("victim", "when"), [(0, "epoch"), (1, "save"), (2, "start")])
-def test_a_process_is_lost_and_the_run_goes_on_with_another_number_of_devices(tmp_path, alone, victim, when):
-    run = tmp_path / "run"
-    pl.runs.Run.create(run, config={}, environment={}).close()
-    where = address()
-    patience = "5" if when == "start" else "60"  # there only a missing sign of life tells
-    jobs = [
-        started(str(JOB), str(run), where, "3", str(k), when if k == victim else "never", PATIENCE=patience)
-        for k in range(3)
-    ]
+def ended(jobs):
+    """Exit code, what was said and what was complained of, of each."""
+    jobs = list(jobs)
     try:
-        said = [job.communicate(timeout=100)[1] for job in jobs]
+        said = [job.communicate(timeout=120) for job in jobs]
+        return [(job.returncode, *each) for job, each in zip(jobs, said, strict=True)]
     finally:
         for job in jobs:
             job.kill()
-    checkpoint = run / "checkpoints" / "latest.pellucid"
-    assert checkpoint.exists() == (when != "start")
-    for k in {0, 1, 2} - {victim}:
-        assert jobs[k].returncode == 1, said[k]
-        who = "another process" if when == "start" else f"process {victim}"
-        assert f"process {k}: {who} of 3 was lost" in said[k]
-        kept = "there was no checkpoint yet" if when == "start" else f"the last checkpoint is intact, {checkpoint}"
-        assert f"hint:     {kept}; to " in said[k]
-        assert f"fit(…, run={str(run)!r}, resume=True)" in said[k]
-    assert jobs[victim].returncode == -9
 
-    before = pl.runs.Run.open(run).history()
+
+@pytest.mark.parametrize("when", LOST)
+def test_a_process_is_lost_and_the_run_goes_on_with_another_number_of_devices(found, when):
+    (victim, processes), run = LOST[when], found.runs[when]
+    checkpoint = run / "checkpoints" / "latest.pellucid"
+    assert found.kept[when] == (when != "start")
+    for k, (code, _, said) in enumerate(found.jobs[when]):
+        if k == victim:
+            assert code == -9
+            continue
+        assert code == 1, said
+        who = "another process" if when == "start" else f"process {victim}"
+        assert f"process {k}: {who} of {processes} was lost" in said
+        kept = "there was no checkpoint yet" if when == "start" else f"the last checkpoint is intact, {checkpoint}"
+        assert f"hint:     {kept}; to " in said
+        assert f"fit(…, run={str(run)!r}, resume=True)" in said
+
+    before, whole = found.before[when], found.alone["whole"]
     assert len(before) == {"start": 0, "epoch": 1, "save": 2}[when]  # an epoch's record comes before its checkpoint
     if when != "start":
-        np.testing.assert_allclose(before["loss"], alone["losses"][: len(before)], rtol=1e-5)
-    done = started(str(JOB), str(run))
-    answer, errors = done.communicate(timeout=120)
-    assert done.returncode == 0, errors
-    resumed = json.loads(answer)
-    np.testing.assert_allclose(resumed["losses"], alone["losses"], rtol=1e-5)
-    for path, values in alone["parameters"].items():
+        np.testing.assert_allclose(before["loss"], whole["losses"][: len(before)], rtol=1e-5)
+    resumed = found.alone["resumed"][list(LOST).index(when)]
+    np.testing.assert_allclose(resumed["losses"], whole["losses"], rtol=1e-5)
+    for path, values in whole["parameters"].items():
         np.testing.assert_allclose(resumed["parameters"][path], values, rtol=1e-4, atol=2e-5, err_msg=path)
 
 
-@needs_jax
-def test_the_command_line_trains_with_two_processes(tmp_path):
-    where = address()
-    command = ["-m", "pellucid", "train", "digits", "--epochs", "1", "--batch-size", "128", "--hidden", "32", "--json"]
-    command += [
-        "--learning-rate",
-        "0.02",
-        "--distributed",
-        where,
-        "--processes",
-        "2",
-        "--no-plot",
-        "--out",
-        str(tmp_path / "run"),
-    ]
-    flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    jobs = [started(*command, "--process", str(k), **flags) for k in range(2)]
-    (said, errors), (other, silence) = (job.communicate(timeout=120) for job in jobs)
-    assert [job.returncode for job in jobs] == [0, 0], errors + silence
-    document = json.loads(said)  # and nothing besides
-    assert document["engine"] == "jax"
-    assert document["train"]["accuracy"] > 0.3
-    assert "mesh data=2" in errors
-    assert (other, silence) == ("", "")
-    run = pl.runs.Run.open(tmp_path / "run")
+@pytest.mark.parametrize("when", LOST)
+def test_processes_that_were_told_otherwise_all_refuse(found, when):
+    for _, said, errors in found.jobs[when]:
+        assert "process 1 was started with another batch_size than process 0\n" in said, errors
+        assert "expected: 12\n  got:      24\n" in said
+
+
+def test_two_processes_train_and_measure_a_network_that_neither_has_whole(found):
+    for code, _, errors in found.jobs["command"]:
+        assert code == 0, errors
+    first, other = (json.loads(Path(f"{found.together}-{k}.json").read_text()) for k in range(2))
+    assert (first["code"], other["code"]) == (0, 0)
+    assert found.jobs["command"][1][1:] == ("", "")
+    said = json.loads(found.jobs["command"][0][1])  # and nothing besides
+    assert "mesh data=2,sharded" in found.jobs["command"][0][2]
+    assert first["whole"] == other["whole"] == []
+    alone = found.alone["command"]
+    assert sorted(map(tuple, alone["whole"])) == [(96, 128), (128, 64)]  # it would have been seen
+    for part in ("train", "validation", "test"):
+        assert said[part] == pytest.approx(alone["said"][part], rel=1e-9)
+    assert said["confusion"] == alone["said"]["confusion"]
+    assert said["train"]["accuracy"] > 0.3
+    run = pl.runs.Run.open(found.together)
     assert run.status == "finished"
-    assert len(run.history()) == 1
+    assert len(run.history()) == len(run.openings) == 1
+    assert run.openings[0]["metrics"] == said["test"]
+    one, several = (pl.load(folder / "model.pellucid", engine="numpy") for folder in (found.folder / "alone", run.path))
+    for name, params in one.parameters.items():
+        for leaf, values in params.items():
+            np.testing.assert_allclose(several.parameters[name][leaf], values, rtol=1e-6, atol=1e-9)
 
 
 class Second(Placement):
@@ -238,26 +255,20 @@ def test_a_loss_is_told_once_however_many_look_at_it(monkeypatch):
 
 
 @needs_jax
-def test_a_process_that_does_not_know_its_place_is_told_how():
-    script = "import pellucid as pl; pl.distribute(processes=2)"
-    done = started("-c", script, JAX_PLATFORMS="cpu")
-    _, errors = done.communicate(timeout=60)
-    assert "does not know its place in the job" in errors
-    assert "--distributed HOST:PORT --processes N --process K" in errors
-
-
-@needs_jax
-@pytest.mark.parametrize("process", [0, 1])
-def test_a_job_that_does_not_meet_ends(process):
+def test_a_process_that_does_not_know_its_place_and_one_that_meets_nobody_are_told():
     script = (
         "import pellucid as pl; from pellucid.engines.jax import machines; machines.PATIENCE = 1\n"
-        f"pl.distribute({address()!r}, processes=2, process={process})"
+        "try: pl.distribute(processes=2)\n"
+        "except pl.errors.ParameterError as told: print(told)\n"
+        "pl.distribute(%r, processes=2, process=%d)"
     )
-    done = started("-c", script, JAX_PLATFORMS="cpu")
-    _, errors = done.communicate(timeout=60)
-    assert done.returncode == 1
-    assert f"process {process}: the processes of the job have not found each other" in errors
-    assert "expected: 2 processes at 127.0.0.1:" in errors
+    jobs = ended(started("-c", script % (address(), process), JAX_PLATFORMS="cpu") for process in range(2))
+    for process, (code, said, errors) in enumerate(jobs):
+        assert code == 1
+        assert "does not know its place in the job" in said
+        assert "--distributed HOST:PORT --processes N --process K" in said
+        assert f"process {process}: the processes of the job have not found each other" in errors
+        assert "expected: 2 processes at 127.0.0.1:" in errors
 
 
 @needs_jax
@@ -269,30 +280,20 @@ def test_a_port_in_use_is_said():
 
 
 @needs_jax
-def test_processes_that_were_not_told_the_same_all_end():
-    where = address()
-    script = f"import pellucid as pl; pl.distribute({where!r}, processes=%d, process=%d)"
-    wait = "\nimport threading; threading.Event().wait()"
-    numbers = [started("-c", script % (2 + k, k) + wait * (k == 0), JAX_PLATFORMS="cpu") for k in range(2)]
-    where = address()
-    command = ["-m", "pellucid", "train", "digits", "--distributed", where, "--processes", "2", "--quiet"]
-    settings = [
-        started(*command, "--process", str(k), "--batch-size", size, JAX_PLATFORMS="cpu")
-        for k, size in enumerate(("64", "32"))
-    ]
+def test_another_number_of_processes_is_refused():
+    script = (
+        "import pellucid as pl, time; from pellucid.engines.jax import machines; machines.PARTING = 1\n"
+        f"pl.distribute({address()!r}, processes=%d, process=%d); time.sleep(100)"
+    )
+    first, other = (started("-c", script % (2 + k, k), JAX_PLATFORMS="cpu") for k in range(2))
     try:
-        _, errors = numbers[1].communicate(timeout=60)
+        ((code, _, errors),) = ended([other])
+        assert first.poll() is None
     finally:
-        numbers[0].kill()
+        first.kill()
+        first.communicate()
     assert "process 1: another number of processes than process 0 was started with\n  expected: 2\n" in errors
-    assert numbers[1].returncode == 1
-    numbers[0].communicate()
-    for job in settings:
-        _, errors = job.communicate(timeout=60)
-        assert job.returncode == 1
-        assert (
-            "process 1 was started with another batch_size than process 0\n  expected: 64\n  got:      32\n" in errors
-        )
+    assert code == 1
 
 
 @pytest.mark.parametrize(

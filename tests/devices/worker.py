@@ -22,6 +22,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # compiled sooner; it runs for an instant
 
 import jax
+from held import command
 
 import pellucid as pl
 from pellucid.engines.jax.ops import _ordered
@@ -184,6 +185,8 @@ def done(job):
         return looped(mesh)
     if name == "spread":
         return spread(mesh)
+    if name == "command":
+        return command(f"{os.environ['RUN']}-command-{mesh}", *(["--mesh", mesh] if mesh else []))
     if name == "step_bytes":  # of networks of 4 and of 12 such layers
         return [
             (found.parameter_bytes, found.step_bytes, [tuple(row) for row in found.rows])

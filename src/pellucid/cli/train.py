@@ -237,8 +237,7 @@ def _start(args: argparse.Namespace, say: Any) -> Answer:
     wanted = {name: getattr(args, name) for name in (*OF_NETWORK, *_OF_TRAINING)}
     if args.hidden is not None:
         wanted["hidden"] = _units(args)
-    if args.distributed is None:  # of several processes each measures the network by itself in the end
-        wanted["mesh"] = args.mesh
+    wanted["mesh"] = args.mesh
     task = tasks.made(described)
     if args.net is None and task.input_shape[:1] == (None,) and net_name == "mlp":
         args.net = "lstm"  # nobody named a network, and what was read are sequences
@@ -322,9 +321,8 @@ def _resume(args: argparse.Namespace, say: Any) -> Answer:
             got=f"{task.fingerprint[:16]}…",
             hint="put the old data back, or start a new run",
         )
-    mesh = training.get("mesh") if args.distributed is None else None
     where = str(run.path / "config.toml")
-    net = from_config(described["network"], engine=training["engine"], mesh=mesh, where=where)
+    net = from_config(described["network"], engine=training["engine"], mesh=training.get("mesh"), where=where)
     _describe(task, net, described, say)
     return _train(args, task, net, described, lambda: run, say, resume=True)
 
@@ -375,18 +373,21 @@ def _train(
             if isinstance(failure, (KeyboardInterrupt, SystemExit)) and args.first:
                 raise _interrupted(failure, run) from None
             raise
-        if args.distributed is not None:
-            from pellucid.engines.jax import machines
-
-            machines.leave()
-        if not args.first:
-            return Answer({}, "")
         say("")
         try:
-            net.save(run.path / MODEL)
-            measured, finding, closed = _measure(task, net, training["metrics"], run)
+            with net.placement.active():
+                net.save(run.path / MODEL)
+                measured, finding, closed = _measure(task, net, training["metrics"], run)
+            if args.distributed is not None:
+                from pellucid.engines.jax import machines
+
+                machines.leave()
+            if not args.first:
+                return Answer({}, "")
             pictures = [] if args.no_plot else _pictures(run, history, finding, say)
         except KeyboardInterrupt as failure:
+            if not args.first:
+                raise
             raise _interrupted(failure, run) from None
     return _answer(task, net, run, history, measured, finding, closed, pictures)
 
@@ -424,17 +425,18 @@ def _measure(task: Task, net: Network, names: list[str], run: Run) -> tuple[dict
             measured[part] = task.measure(net, task.rows(part), names).values
     if not task.sizes["test"]:
         return measured, None, "no examples were kept for the test"
-    vault = TestVault(task.rows("test"), run)
-    if vault.openings:
+    vault, first = TestVault(task.rows("test"), run), net.placement.first
+    if net.placement.agreed(bool(vault.openings), 0):  # asked of all before the first process opens it
         when = vault.openings[-1]["when"]
         return (
             measured,
             None,
             f"the test set was seen on {when}: `pellucid evaluate {run.path} --again` looks once more",
         )
-    finding = task.measure(net, vault.open(reason="train"), names)
+    finding = task.measure(net, vault.open(reason="train") if first else task.rows("test"), names)
     measured["test"] = finding.values
-    vault.record(finding.values)
+    if first:
+        vault.record(finding.values)
     return measured, finding, ""
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pellucid import files
+from pellucid.engines.base import Ops
 from pellucid.errors import CheckpointError, ParameterError, unknown
 from pellucid.layers.base import Layer, layers, set_field
 from pellucid.network.base import Network
@@ -147,8 +149,18 @@ def fill(net: Network, arrays: dict[str, Any], *, where: str) -> None:
 
 
 def save(net: Network, path: str | os.PathLike[str]) -> None:
-    """Write the network to one file, whole or not at all."""
-    files.write_arrays(path, *contents(net), net.ops.to_numpy)
+    """Write the network to one file, whole or not at all; of several processes that have it the first does."""
+    arrays, document = contents(net)
+    if net.placement.first:
+        files.write_arrays(path, arrays, document, net.ops.to_numpy)
+    else:
+        gather(net.ops, arrays)
+
+
+def gather(ops: Ops, arrays: Mapping[str, Any]) -> None:
+    """Help to gather what the first process writes, one array after the other in the same order."""
+    for A in arrays.values():
+        ops.to_numpy(A)
 
 
 def load(path: str | os.PathLike[str], *, engine: str = "auto", mesh: Any = None) -> Network:

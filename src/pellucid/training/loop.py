@@ -24,6 +24,7 @@ from pellucid.history import History
 from pellucid.layers.base import Mode
 from pellucid.network import parameters
 from pellucid.network.base import Network
+from pellucid.network.saving import gather
 from pellucid.registry import config
 from pellucid.runs import Run, Watched, peak_memory
 from pellucid.training.augment import Augmenter
@@ -572,7 +573,6 @@ class Training:
         if self.directory is None:
             return
         self._check_finite()
-        to_numpy = self.ops.to_numpy
         trees = {"parameters": self.params, "state": self.state, "slots": self.slots, "tally": self._tally.tree()}
         arrays = flatten(trees)
         remembered = []
@@ -580,8 +580,7 @@ class Training:
             arrays |= {f"callbacks/{index}/{path}": leaf for path, leaf in callback.arrays().items()}
             remembered.append({"type": type(callback).__name__, "document": callback.document()})
         if not self.placement.first:
-            for leaf in arrays.values():  # it helps to gather what the first process writes, one after the other
-                to_numpy(leaf)
+            gather(self.ops, arrays)
             self._saved = time.monotonic()
             return
         latest, previous = map(self.directory.checkpoint_path, (LATEST, PREVIOUS))
@@ -601,7 +600,7 @@ class Training:
                 "history": self.history.to_document(),
                 "callbacks": remembered,
             },
-            to_numpy,
+            self.ops.to_numpy,
         )
         self._saved = time.monotonic()
 
