@@ -311,7 +311,9 @@ def _ending_in_our_words() -> Iterator[None]:
 
 def _aborted(*_: object) -> NoReturn:
     """The coordination service has ended, or says that a process has not given a sign of life."""
-    time.sleep(1)  # the end of a process takes an instant; and who has asked who was lost may be about to say it
+    # The end of a process takes an instant; and who has asked who was lost may be about to say it. With process 0 the
+    # service ends, so that it would be taken for the lost one by those that are not so far yet.
+    time.sleep(1 if _state().process_id else 4)
     gone = _gone()
     if _noticed.is_set() and not gone:
         time.sleep(3 * ASKED)
