@@ -236,8 +236,8 @@ def test_kill_9_leaves_a_run_that_can_go_on(tmp_path):
     program = (
         "import os; from pellucid.files import atomic_write; from pathlib import Path\n"
         "run = Run.create(sys.argv[1], config={}, environment={}); run.log({'epoch': 1})\n"
-        "def chunks():\n    yield b'half'\n    os.kill(os.getpid(), 9)\n"
-        "atomic_write(run.checkpoint_path('last'), chunks())"
+        "def half(file):\n    file.write(b'half'); file.flush()\n    os.kill(os.getpid(), 9)\n"
+        "atomic_write(run.checkpoint_path('last'), half)"
     )
     assert in_another_process(program, tmp_path / "a").returncode == -9
     run = Run.open(tmp_path / "a")
