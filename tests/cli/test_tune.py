@@ -110,6 +110,7 @@ def test_an_interrupted_search_goes_on_with_the_same_command(pellucid, flowers):
     process = subprocess.Popen(
         [*command, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # else ignored in the background
     )  # fmt: skip
     for line in process.stderr:
         if line.startswith("trial   2"):
