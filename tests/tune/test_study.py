@@ -11,7 +11,7 @@ import pytest
 from helping import SPACE
 
 import pellucid as pl
-from pellucid.errors import DataError
+from pellucid.errors import DataError, ParameterError
 from pellucid.inspect import pictures as drawing
 from pellucid.tune import Study, tune
 from pellucid.tune.study import train_arguments
@@ -202,3 +202,11 @@ def test_the_command_says_how_the_data_are_read(folder):
         "--test 7", "--seed 3", "--metrics r2", "--loss huber", "--hidden 4", "--epochs 2",
     ):  # fmt: skip
         assert flag in flags
+
+
+def test_an_augmentation_is_searched_for_images_alone_and_not_when_it_is_fixed():
+    space = {"augment": ["none", "shift(1)"]}
+    with pytest.raises(ParameterError, match=r"only images can be augmented(?s:.*)height, width(?s:.*)\(4,\)"):
+        pl.tune("iris", space=space, trials=1, progress=False)
+    with pytest.raises(ParameterError, match=r"both fixed and searched(?s:.*)shift\(2\)(?s:.*)leave it out"):
+        pl.tune("digits", space=space, trials=1, progress=False, augment=["shift(2)"])

@@ -161,8 +161,11 @@ def tune(
     side = min(shape[1:]) if len(shape) == 3 and None not in shape and "augment" not in plan["fixed"] else None
     searched = Space.read(space, net_name, made.sizes["train"], side)
     if "augment" in searched.dimensions and side is None:
-        problem = "only images can be augmented" if "augment" not in plan["fixed"] else "both fixed and searched"
-        raise ParameterError(problem, where="space, augment", got=f"examples of {shape}", hint="leave it out of one")
+        if fixed_too := plan["fixed"].get("augment"):
+            hint = "leave it out of the space, or out of what is fixed"
+            raise ParameterError("both fixed and searched", where="space, augment", got=fixed_too, hint=hint)
+        expected, got = "examples of channels, height, width", f"examples of {shape}"
+        raise ParameterError("only images can be augmented", where="space, augment", expected=expected, got=got)
     plan |= {"space": searched.document(), "start": searched.start(made.sizes["train"])}
     plan["fingerprint"] = made.fingerprint
     plan["splits"] = usual(made) if splits is None else splits
