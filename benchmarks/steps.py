@@ -7,9 +7,11 @@
 
 Every contender is a process of its own with the same number of threads, and runs only while the others wait for their
 turn; a round gives each one turn, in another order each time, so that whatever else the machine does falls on all of
-them alike. Reported are medians over the rounds, milliseconds of a step by the clock (`wall`) and of processor time
-(`cpu`, all threads together), and pellucid's share of the best peer's. Processor time is the steadier of the two on
-a machine that does other things too; above one thread it counts waiting threads as well, and the clock alone tells.
+them alike. A turn begins with a pause, in which the threads of the one before stop looking out for more work and leave
+the cores, and (but for epochs) with one step that is not timed. Reported are medians over the rounds, milliseconds of
+a step by the clock (`wall`) and of processor time (`cpu`, all threads together), and pellucid's share of the best
+peer's. Processor time is the steadier of the two on a machine that does other things too; above one thread it counts
+waiting threads as well, and the clock alone tells.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from typing import Any, NamedTuple
 
 LEARNING_RATE = 1e-3
 SECONDS = 0.15  # of one turn, about
+PAUSE = 0.02  # seconds before it
 
 
 class Work(NamedTuple):
@@ -514,6 +517,9 @@ def serve(contender: str, contenders: dict[str, Callable[[Work], Callable[[], An
                 do = contenders[contender](Work.read(order["work"]))
                 settle(do())
             times, made = order.get("times", 1), None
+            time.sleep(PAUSE)
+            if times > 1:
+                settle(do())
             wall, cpu = time.perf_counter(), time.process_time()
             for _ in range(times):
                 made = do()

@@ -38,18 +38,22 @@ inline void relax() {
 }
 
 using Clock = std::chrono::steady_clock;
-constexpr std::chrono::microseconds PATIENCE(50);  // the next kernel of a training step comes sooner than that
+constexpr std::chrono::microseconds BETWEEN_KERNELS(50), BETWEEN_STEPS(1000);
 
-// Whether it came before patience ended.
+// Whether it came soon: before the next kernel of a step would, with its core kept; before the next step's first, with its
+// core left to any other thread that wants it.
 template <class F> bool spin(F come) {
-    for (auto end = Clock::now() + PATIENCE; !come();) {
-        for (int i = 0; i < 16 && !come(); ++i) relax();
-        if (Clock::now() > end) return come();
+    const auto begin = Clock::now();
+    for (auto past = begin - begin; !come(); past = Clock::now() - begin) {
+        if (past > BETWEEN_STEPS) return false;
+        if (past > BETWEEN_KERNELS) std::this_thread::yield();
+        else
+            for (int i = 0; i < 16 && !come(); ++i) relax();
     }
     return true;
 }
 
-// For what is certain to come: where there are more threads than cores, the other thread needs this one's core.
+// For what is certain to come.
 template <class F> void await(F come) {
     if (!spin(come))
         while (!come()) std::this_thread::yield();
