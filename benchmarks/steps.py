@@ -166,7 +166,6 @@ def pellucid(engine: str, mesh: str | None = None) -> Callable[[Work], Callable[
         import numpy as np
 
         import pellucid as pl
-        from pellucid.layers.base import Mode
         from pellucid.training.batches import Source
         from pellucid.training.loop import Training
         from pellucid.trees import tree_map
@@ -175,46 +174,33 @@ def pellucid(engine: str, mesh: str | None = None) -> Callable[[Work], Callable[
         x, y = data(work)
         if work.kind == "predict":
             return lambda: net.predict(x)
-        if work.kind == "epoch" or engine == "jax":
-            training = Training(
-                net,
-                Source(net, x, y),
-                epochs=10**6,
-                batch_size=work.m,
-                optimizer=pl.Adam(LEARNING_RATE),
-                validation=None,
-                metrics=(),
-                callbacks=[],
-                shuffle=True,
-                seed=0,
-                layer_statistics=False,
-                run=None,
-                checkpoint_seconds=60.0,
-                mesh=mesh,
-            )
-            if work.kind == "epoch":
-                return lambda: training.run(until=training.epoch + 1)
-            batch = training.source.batch(np.arange(len(x)), None, training.placement)
-            on_device = batch._replace(
-                inputs=tree_map(net.ops.asarray, batch.inputs), targets=tree_map(net.ops.asarray, batch.targets)
-            )
+        training = Training(
+            net,
+            Source(net, x, y),
+            epochs=10**6,
+            batch_size=work.m,
+            optimizer=pl.Adam(LEARNING_RATE),
+            validation=None,
+            metrics=(),
+            callbacks=[],
+            shuffle=True,
+            seed=0,
+            layer_statistics=False,
+            run=None,
+            checkpoint_seconds=60.0,
+            mesh=mesh,
+        )
+        if work.kind == "epoch":
+            return lambda: training.run(until=training.epoch + 1)
+        batch = training.source.batch(np.arange(len(x)), None, training.placement)
+        on_device = batch._replace(
+            inputs=tree_map(net.ops.asarray, batch.inputs), targets=tree_map(net.ops.asarray, batch.targets)
+        )
 
-            def update() -> Any:
-                with training.placement.active():
-                    training._run_update(on_device, {})
-                return training.params
-
-            return update
-        inputs, targets, *_ = Source(net, x, y).batch(np.arange(len(x)))
-        adam = pl.Adam(LEARNING_RATE)
-        params, slots, t = net.parameters, adam.init(net.parameters), 0
-
-        def step() -> None:
-            nonlocal params, slots, t
-            t += 1
-            mode = Mode(True, net.ops.random_key(0, t))
-            grads = net.iteration(params, net.state, inputs, targets, mode=mode).grads
-            params, slots = adam.update(net.ops, params, grads, slots, learning_rate=LEARNING_RATE, t=t)
+        def step() -> Any:
+            with training.placement.active():
+                training._run_update(on_device, {})
+            return training.params
 
         return step
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pellucid as pl
 from pellucid.errors import ParameterError
-from pellucid.registry import Registry, config
+from pellucid.registry import Registry, config, own
 
 shapes: Registry[Any] = Registry("shape")
 
@@ -139,3 +140,26 @@ def test_messages(value, message):
 def test_a_class_that_only_inherits_a_name_is_not_written_as_its_parent():
     with pytest.raises(ParameterError, match=r"Oval has no name of its own\n  hint: .*'circle'"):
         config(Oval(1))
+
+
+def test_what_is_the_librarys_own():
+    class Mine(pl.Dense):
+        pass
+
+    def doubled(A):
+        return 2 * A
+
+    assert own(
+        (pl.Dense(3, "gelu"), [pl.Bidirectional(pl.LSTM(3))], {"loss": pl.SquaredError()}, np.ones(3), None, 2.5)
+    )
+    assert own((pl.Sequential, pl.Adam("cosine(0.1)")))
+    for users in (
+        Mine(3),
+        Mine,
+        doubled,
+        [pl.Dense(3), Mine(2)],
+        {"a": {"b": doubled}},
+        pl.TimeDistributed(Mine(3)),
+        np.tanh,
+    ):
+        assert not own(users)

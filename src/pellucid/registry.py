@@ -8,7 +8,10 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
+from types import FunctionType
 from typing import Any, Generic, TypeVar, cast
+
+import numpy as np
 
 from pellucid.errors import ParameterError, unknown
 
@@ -28,6 +31,21 @@ def members(room: str, *attributes: str) -> dict[str, Any]:
         for value in (getattr(module, attribute, ()) for attribute in attributes):
             found += value if isinstance(value, (tuple, list)) else [value]
     return {each.name: each for each in found}
+
+
+def own(thing: Any) -> bool:
+    """Whether it and all that it holds is the library's, and nothing a user's that may do what it likes.
+
+    Arguments:
+        thing: a class, a function, an object of fields, a number, an array or a container of them.
+    """
+    if thing is None or isinstance(thing, (bool, int, float, str, bytes, np.generic, np.ndarray, np.dtype)):
+        return True
+    if isinstance(thing, (tuple, list, set, frozenset, dict)):
+        return all(map(own, thing)) and (not isinstance(thing, dict) or all(map(own, thing.values())))
+    fields = {} if isinstance(thing, (type, FunctionType)) else getattr(thing, "__dict__", {})
+    module = (thing if isinstance(thing, (type, FunctionType)) else type(thing)).__module__
+    return module.partition(".")[0] == "pellucid" and own(fields)
 
 
 class Registry(Generic[T]):

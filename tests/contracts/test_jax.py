@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from contracts import test_layers, test_losses, test_masks
+from contracts.test_layers import run
 from pellucid import engines
 from pellucid.trees import flatten
 
@@ -17,15 +18,6 @@ jnp = jax.numpy
 
 JAX, REFERENCE = engines.get("jax"), engines.get("numpy")
 M = 5
-
-
-def run(ops, layer, mode, params, inputs, dA):
-    """Forward and backward of a layer: outputs, dA_prev, gradients and the next state, as tuples and dictionaries."""
-    several = len(inputs) > 1 or layer.several_inputs
-    A, cache = layer.forward(ops, params, inputs if several else inputs[0], mode=mode)
-    dA_prev, grads = layer.backward(ops, params, cache, dA if isinstance(A, tuple) else dA[0])
-    outputs, d_inputs = (each if isinstance(each, tuple) else (each,) for each in (A, dA_prev))
-    return outputs, d_inputs, flatten(grads), flatten(layer.next_state(ops, mode.state, cache))
 
 
 def both(layer, mode, params, inputs, dA, *, levels):

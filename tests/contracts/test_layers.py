@@ -243,6 +243,15 @@ class Bench:
         return sum(float((dA * A).sum()) for dA, A in zip(self.dA, self.forward()[0], strict=True))
 
 
+def run(ops, layer, mode, params, inputs, dA):
+    """Forward and backward of a layer: outputs, dA_prev, gradients and the next state, as tuples and dictionaries."""
+    several = len(inputs) > 1 or layer.several_inputs
+    A, cache = layer.forward(ops, params, inputs if several else inputs[0], mode=mode)
+    dA_prev, grads = layer.backward(ops, params, cache, dA if isinstance(A, tuple) else dA[0])
+    outputs, d_inputs = (each if isinstance(each, tuple) else (each,) for each in (A, dA_prev))
+    return outputs, d_inputs, flatten(grads), flatten(layer.next_state(ops, mode.state, cache))
+
+
 def as_list(value: Any) -> list:
     return list(value) if isinstance(value, tuple) else [value]
 

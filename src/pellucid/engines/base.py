@@ -78,13 +78,17 @@ class Ops(ABC):
         """The given rows of x (·, …) as X (…, m), contiguous: examples first turned to examples last, by NumPy."""
         return np.ascontiguousarray(np.moveaxis(x[rows], 0, -1), dtype=dtype)
 
-    def compile(self, step: Callable, *, given_away: Sequence[str] = (), static: Sequence[str] = ()) -> Callable:
+    def compile(
+        self, step: Callable, *, given_away: Sequence[str] = (), static: Sequence[str] = (), own: bool = False
+    ) -> Callable:
         """A pure function, compiled where the engine compiles; the function itself otherwise.
 
         Arguments:
             step: reads and makes trees of arrays.
             given_away: the names of arguments whose memory it may write its results to.
             static: the names of those that are no arrays; it is compiled for each of their values.
+            own: True where no code takes part but the library's, which decides by shapes and options alone. An engine
+                that does not compile may then note what is called, and call that from then on.
         """
         return step
 

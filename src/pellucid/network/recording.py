@@ -6,7 +6,8 @@ import copy
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from pellucid.layers.base import Layer, Mode
+from pellucid.layers.base import Mode
+from pellucid.registry import own
 
 if TYPE_CHECKING:
     from pellucid.network.base import Network
@@ -30,7 +31,7 @@ class Recording:
         self._trees = [(each, dict(each)) for tree in (net.parameters, net.state, net.losses) for each in _dicts(tree)]
         shape = next(iter(net.inputs.values()))
         self.program = None
-        if net.single and not net.stateful and None not in shape and _own(net):
+        if net.single and not net.stateful and None not in shape and own((type(net), net.names, net.losses)):
             self.program = net.ops.recorded(lambda ops, X: _prediction(net, ops, X), shape, net.dtype)
 
     def valid(self, net: Network) -> bool:
@@ -49,20 +50,6 @@ def _prediction(net: Network, ops: Any, X: Any) -> Any:
     outputs, _ = run.forward_pass(net.parameters, net.state, {name: X}, Mode(False, mask={}))
     ((name, A),) = outputs.items()
     return net.losses[name].predict(ops, A) if name in net.losses else A
-
-
-def _own(net: Network) -> bool:
-    """Whether all that runs is the library's: what a user's own code does besides cannot be recorded."""
-    things = (net, *_layers(tuple(net.names)), *net.losses.values())
-    return all(type(each).__module__.startswith("pellucid.") for each in things)
-
-
-def _layers(value: Any) -> Iterator[Layer]:
-    """The layer, or those of a tuple, and all within them."""
-    if isinstance(value, Layer):
-        yield value
-    for each in value if isinstance(value, tuple) else vars(value).values() if isinstance(value, Layer) else ():
-        yield from _layers(each)
 
 
 def _dicts(tree: Any) -> Iterator[dict[str, Any]]:

@@ -25,7 +25,7 @@ from pellucid.layers.base import Mode
 from pellucid.network import parameters
 from pellucid.network.base import Network
 from pellucid.network.saving import gather
-from pellucid.registry import config
+from pellucid.registry import config, own
 from pellucid.runs import Run, Watched, peak_memory
 from pellucid.training.augment import Augmenter
 from pellucid.training.batches import Batch, Source, ahead, is_rows, order, whole_number
@@ -244,6 +244,7 @@ class Training:
         self._latest = 0  # the number of the latest batch, counted from the start
         self._tally = _Tally()
         self._step: Any = None  # while it runs; both know the training, and would keep its memory after it
+        self._weighed: dict[str, float] = {}
         self._resident: Resident | None = None
         self._adopted = False  # whether the network has the same arrays
 
@@ -393,8 +394,13 @@ class Training:
 
         With ``carry`` what the layers with memory carry comes back too, after ``keep`` steps of the part.
         """
-        if self._step is None:
-            self._step = self.ops.compile(self.update, given_away=("params", "state", "slots"), static=("keep",))
+        net = self.net
+        if self._step is None or self._weighed != net.loss_weights:
+            self._weighed = dict(net.loss_weights)  # a callback may change them
+            parts = type(self), type(net), net.names, net.losses, net.penalties, self.optimizer
+            self._step = self.ops.compile(
+                self.update, given_away=("params", "state", "slots"), static=("keep",), own=own(parts)
+            )
         key = self.ops.random_key(self.seed, self.t)
         self.t += 1
         state = self.state if carry is None else {**self.state, **carry}

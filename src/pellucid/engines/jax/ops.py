@@ -71,7 +71,7 @@ class JaxOps(Ops):
             return whole
         return np.asarray(A)
 
-    def compile(self, step, *, given_away=(), static=()):
+    def compile(self, step, *, given_away=(), static=(), own=False):
         options = compiler_options()
         names = {"donate_argnames": given_away, "static_argnames": static}
         return _run(jax.jit(_of_ordered(step), **names, compiler_options=options))

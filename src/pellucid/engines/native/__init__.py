@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pellucid.engines.base import Array
+from pellucid.engines.native.replay import Replayed, whole
 from pellucid.engines.numpy import NumpyOps
 
 PREFERENCE = 10
@@ -109,6 +110,9 @@ class NativeOps(NumpyOps):
             self.kernels.reset_peak()
         return self.kernels.peak_bytes()
 
+    def compile(self, step, *, given_away=(), static=(), own=False):
+        return Replayed(self, step, given_away, static) if own else step
+
     def recorded(self, predict, shape, dtype):
         from pellucid.engines.native.recording import Recorder
 
@@ -146,7 +150,7 @@ class NativeOps(NumpyOps):
     # --- recurrence
 
     def recurrence(self, cell, Z, U, c, state, mask):
-        Z = Z if Z.flags.carray else np.array(Z, order="C")
+        Z = Z if Z.flags.carray else Z.copy()
         given = (None if each is None else _rows(each) for each in (c, *_two(state)))
         H, C, v = self.kernels.recurrence(_CELLS.index(cell), Z, _rows(U), *given, _bytes(mask))
         return _there(H, C), () if cell in _CELLS[:3] else _there(Z, v)
@@ -311,7 +315,7 @@ class NativeOps(NumpyOps):
         if known is None or not type(optimizer).__module__.startswith("pellucid."):
             return super().update(rule, params, grads, slots, learning_rate=learning_rate, t=t)
         kind, names = known
-        constants = [float(learning_rate), float(t), *(getattr(optimizer, name) for name in names)]
+        constants = [learning_rate, t, *(getattr(optimizer, name) for name in names)]
         constants += [0.0] * (6 - len(constants))
         self._update(kind, params, grads, list(slots.values()), constants)
         return params, slots
@@ -324,7 +328,7 @@ class NativeOps(NumpyOps):
             elif all(each.flags.carray for each in (W, *own)):
                 self.kernels.update(kind, W, _rows(grads[name]), own, constants)
             else:
-                copies = [np.array(each, order="C") for each in (W, *own)]
+                copies = [each.copy() for each in (W, *own)]
                 self.kernels.update(kind, copies[0], _rows(grads[name]), copies[1:], constants)
                 for given, made in zip((W, *own), copies, strict=True):
                     given[...] = made
@@ -338,7 +342,7 @@ def _kind(g: Any) -> int | None:
 
 def _rows(A: Array) -> Array:
     flags = A.flags
-    return A if flags.c_contiguous and flags.aligned else np.array(A, order="C")
+    return A if flags.c_contiguous and flags.aligned else A.copy()
 
 
 def _two(arrays: tuple[Array | None, ...]) -> tuple[Array | None, Array | None]:
@@ -351,13 +355,14 @@ def _there(*arrays: Array | None) -> tuple[Array, ...]:
 
 
 def _bytes(mask: Array | None) -> Array | None:
-    return None if mask is None else _rows(np.asarray(mask, np.bool_)).view(np.uint8)
+    return None if mask is None else _rows(mask.astype(np.bool_, copy=False)).view(np.uint8)
 
 
 def _together(axes: tuple[int, ...]) -> bool:
     return axes[0] >= 0 and axes == tuple(range(axes[0], axes[0] + len(axes)))
 
 
+@whole
 def _mixed(key: tuple[int, ...]) -> int:
     """The numbers of a key as 64 bits that differ everywhere when one number differs (Steele et al.'s SplitMix64)."""
     state = 0

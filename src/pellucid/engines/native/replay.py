@@ -1,0 +1,364 @@
+"""A training step written down while it runs once, and from then on run as one straight list of calls.
+
+A small network's step is over in some tens of microseconds; the Python of layers, loss and optimizer around its kernels
+takes longer than they do. That Python decides the same each time: which kernel is called, with which arrays. So the
+step is run once on values that note what is done with them, and what was noted is made a function:
+
+    def step(given, leaves):
+        [_1, _2, _3, …] = leaves
+        _20 = affine(_1, _16, _2, False)
+        _21, _22 = softmax_cross_entropy(_20, _17, 0.0)
+        …
+
+A step that looks at numbers to decide what to do, or does anything else that cannot be noted, is not written down and
+runs as it was.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from inspect import signature
+from keyword import iskeyword
+from typing import Any
+
+import numpy as np
+
+from pellucid.trees import leaves, tree_map
+
+MOST = 64  # kinds of arguments, such as batches of different lengths, for which a step is written down
+MOST_BYTES = 1 << 26  # of what is updated: of larger networks the Python is the least part, and the copy of them large
+_ONE_AT_A_TIME = threading.Lock()
+
+
+class Replayed:
+    """A step of an engine, which is written down when arguments of one kind come for the second time.
+
+    Arguments:
+        ops: the engine.
+        step: reads and makes trees of arrays; what it calls is the same for all arguments of one kind.
+        given_away: the names of arguments whose arrays it may write to.
+        static: the names of those that are no arrays.
+    """
+
+    def __init__(self, ops: Any, step: Callable, given_away: Sequence[str], static: Sequence[str]) -> None:
+        self.ops, self.step = ops, step
+        names = list(signature(step).parameters)
+        self.given_away = frozenset(names.index(each) for each in given_away)
+        self.static = frozenset(names.index(each) for each in static)
+        self.written: dict[str, Callable | None] = {}  # by kind: None where seen once, the step where it cannot be
+        self.latest: tuple[Any, Any] = None, step
+
+    def __call__(self, *given: Any) -> Any:
+        if sys.gettrace():  # a debugger, which stops in the blocks themselves
+            return self.step(*given)
+        found: list[Any] = []
+        kind = [each if i in self.static else _kind(each, found) for i, each in enumerate(given)]
+        if kind != self.latest[0]:
+            name = repr(kind)
+            if name not in self.written:
+                if len(self.written) < MOST:
+                    self.written[name] = None
+                return self.step(*given)
+            if self.written[name] is None:
+                return self._write(name, given)
+            self.latest = kind, self.written[name]
+        written = self.latest[1]
+        if written is self.step:
+            return self.step(*given)
+        try:
+            return written(given, found)
+        except Exception:  # nothing was written to before: running the step itself says what is wrong
+            return self.step(*given)
+
+    def _write(self, kind: str, given: tuple[Any, ...]) -> Any:
+        # The arrays that it may write to are copied first: where it cannot be written down it starts over.
+        if sum(A.nbytes for i in self.given_away for _, A in leaves(given[i]) if _is_array(A)) > MOST_BYTES:
+            self.written[kind] = self.step
+            return self.step(*given)
+        own = [tree_map(_copied, each) if i in self.given_away else each for i, each in enumerate(given)]
+        with _ONE_AT_A_TIME:
+            kernels, tape = self.ops.kernels, Tape()
+            self.ops.kernels = _Noting(tape, kernels)
+            try:
+                made = self.step(*(each if i in self.static else tape.argument(i, each) for i, each in enumerate(own)))
+                written = tape.written(made)
+            except Exception:  # of whatever kind: where something is wrong, running the step says what
+                written, made = self.step, None
+            finally:
+                self.ops.kernels = kernels
+        self.written[kind] = written
+        return self.step(*given) if written is self.step else _real(made)
+
+
+class Value:
+    """A number or an array on its way through a step that is being written down."""
+
+    __slots__ = ("name", "real", "tape")
+    __hash__ = object.__hash__
+
+    def __init__(self, tape: Tape, name: str, real: Any) -> None:
+        self.tape, self.name, self.real = tape, name, real
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name in ("shape", "dtype", "ndim", "size", "flags"):
+            return getattr(self.real, name)
+        if not callable(getattr(self.real, name)):
+            return self.tape.call(getattr, self, name)
+        return lambda *given, **options: self.tape.call(_method(name), self, *given, **options)
+
+    def __len__(self) -> int:
+        return len(self.real)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.tape.call(operator.setitem, self, index, value)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = (), **options: Any) -> Any:
+        if out:
+            if not all(isinstance(each, Value) for each in out):
+                raise TypeError("what is written to is no part of the step")
+            options["out"] = out
+        return self.tape.call(ufunc if method == "__call__" else getattr(ufunc, method), *inputs, **options)
+
+    def __array_function__(self, function: Any, types: Any, given: Any, options: Any) -> Any:
+        if function.__name__ in ("copyto", "fill_diagonal", "place", "put", "put_along_axis", "putmask"):
+            raise TypeError("what is written to may be no part of the step")
+        return self.tape.call(function, *given, **options)
+
+    def _unknown(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("a value of a step that is being written down decides nothing")
+
+    __array__ = __bool__ = __float__ = __int__ = __index__ = __complex__ = __iter__ = __contains__ = _unknown
+
+
+_BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift")
+_OTHERS = ("neg", "pos", "abs", "invert", "lt", "le", "eq", "ne", "gt", "ge", "getitem")
+
+
+def _operators() -> Iterator[tuple[str, Callable]]:
+    def straight(function: Callable) -> Callable:
+        return lambda self, *others: self.tape.call(function, self, *others)
+
+    def turned(function: Callable) -> Callable:
+        return lambda self, other: self.tape.call(function, other, self)
+
+    for name in _BINARY:
+        yield f"__{name}__", straight(getattr(operator, f"__{name}__"))
+        yield f"__r{name}__", turned(getattr(operator, f"__{name}__"))
+        yield f"__i{name}__", straight(getattr(operator, f"__i{name}__"))
+    for name in _OTHERS:
+        yield f"__{name}__", straight(getattr(operator, f"__{name}__"))
+
+
+for _name, _function in _operators():
+    setattr(Value, _name, _function)
+
+
+class Tape:
+    """What is noted of a step: lines of a function, which values each reads and makes, and the constants in them."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, set[str], list[str]]] = []
+        self.names: dict[str, Any] = {}
+        self.given: list[str] = []  # leaves
+        self.trees: dict[int, tuple[Any, str]] = {}  # the arguments as the step sees them
+        self.count = 0
+
+    def argument(self, index: int, tree: Any) -> Any:
+        """The tree of an argument with a value for every leaf, in the order of `_kind`."""
+        traced = self._traced(tree)
+        self.trees[id(traced)] = (traced, f"given[{index}]")
+        return traced
+
+    def call(self, function: Callable, *given: Any, **options: Any) -> Any:
+        """``function(*given, **options)``, noted."""
+        real = function(*_real(given), **_real(options))
+        used: set[str] = set()
+        written = [self._text(each, used) for each in given]
+        written += [f"{name}={self._text(each, used)}" for name, each in options.items()]
+        text = f"{self._named(function)}({', '.join(written)})"
+        if isinstance(real, (tuple, list)):
+            made: Any = type(real)([None if each is None else self._value(each) for each in real])
+            names = [each.name if each is not None else "_" for each in made]
+            comma = "," * (len(names) == 1)
+            self.lines.append((f"{', '.join(names)}{comma} = {text}", used, [each for each in names if each != "_"]))
+            return made
+        same = (
+            next((each for each in _values((given, options)) if each.real is real), None) if _is_array(real) else None
+        )
+        if real is None or same is not None:
+            self.lines.append((text, used, []))
+            return same
+        value = self._value(real)
+        self.lines.append((f"{value.name} = {text}", used, [value.name]))
+        return value
+
+    def written(self, made: Any) -> Callable:
+        """The step as a function of its arguments and their leaves, which makes what ``made`` stands for."""
+        result: set[str] = set()
+        returned = self._text(made, result)
+        last: dict[str, int] = {}
+        for index, (_, used, makes) in enumerate(self.lines):
+            last |= dict.fromkeys((*used, *makes), index)
+        body = [f"[{', '.join(self.given)}] = leaves"]
+        for index, (text, used, makes) in enumerate(self.lines):
+            body.append(text)
+            # As in the step itself: memory is free for the next kernel as soon as nobody reads it any more.
+            ended = [each for each in dict.fromkeys((*used, *makes)) if last[each] == index and each not in result]
+            if ended:
+                body.append(f"del {', '.join(sorted(ended))}")
+        source = "\n    ".join(["def step(given, leaves):", *body, f"return {returned}"])
+        exec(compile(source, "<a step written down>", "exec"), self.names)
+        step = self.names.pop("step")
+        step.source = source
+        return step
+
+    def _traced(self, tree: Any) -> Any:
+        if isinstance(tree, dict):
+            return {name: self._traced(each) for name, each in tree.items()}
+        if isinstance(tree, tuple):
+            return tuple(map(self._traced, tree))
+        if _is_leaf(tree):
+            value = self._value(tree)
+            self.given.append(value.name)
+            return value
+        return tree
+
+    def _value(self, real: Any) -> Value:
+        self.count += 1
+        return Value(self, f"_{self.count}", real)
+
+    def _named(self, thing: Any) -> str:
+        """The name by which the lines know a function or a constant."""
+        name = getattr(thing, "__name__", "constant")
+        name = name if name.isidentifier() and not iskeyword(name) else "constant"
+        for number in itertools.count():
+            known = f"{name}_{number}" if number or name in ("given", "leaves", "step", "_") else name
+            if self.names.setdefault(known, thing) is thing:
+                return known
+        raise AssertionError
+
+    def _text(self, thing: Any, used: set[str]) -> str:
+        """What stands in a line for a value, a constant or a container of them; the values' names go to ``used``."""
+        if isinstance(thing, Value):
+            if thing.tape is not self:
+                raise TypeError("a value of another step")
+            used.add(thing.name)
+            return thing.name
+        if isinstance(thing, dict):
+            if id(thing) in self.trees:
+                return self.trees[id(thing)][1]
+            return f"{{{', '.join(f'{name!r}: {self._text(each, used)}' for name, each in thing.items())}}}"
+        if type(thing) in (tuple, list):
+            inside = ", ".join(self._text(each, used) for each in thing)
+            return f"[{inside}]" if isinstance(thing, list) else f"({inside}{',' * (len(thing) == 1)})"
+        if _has_values((thing,)):
+            raise TypeError(f"a {type(thing).__name__} of values")
+        if thing is None or thing is Ellipsis or type(thing) in (bool, int, str):
+            return repr(thing)
+        if type(thing) is float and math.isfinite(thing):
+            return repr(thing)
+        if _is_array(thing):  # made of nothing that was given; nobody is to change it between two steps
+            thing = thing.copy()
+            thing.flags.writeable = False
+        return self._named(thing)
+
+
+class _Noting:
+    """The kernels, as functions that are noted where they are given values."""
+
+    def __init__(self, tape: Tape, kernels: Any) -> None:
+        self._tape, self._kernels = tape, kernels
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(self._kernels, name)
+        if isinstance(function, type) or not callable(function):
+            return function
+
+        def noted(*given: Any, **options: Any) -> Any:
+            if _has_values((given, options)):
+                return self._tape.call(function, *given, **options)
+            return function(*given, **options)
+
+        return noted
+
+
+def whole(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A function of one argument which is noted as one call, not by what it does."""
+
+    def called(given: Any) -> Any:
+        value = next(_values((given,)), None)
+        return function(given) if value is None else value.tape.call(function, given)
+
+    return called
+
+
+def _method(name: str) -> Callable:
+    def method(thing: Any, *given: Any, **options: Any) -> Any:
+        return getattr(thing, name)(*given, **options)
+
+    method.__name__ = name
+    return _METHODS.setdefault(name, method)
+
+
+_METHODS: dict[str, Callable] = {}
+
+
+def _kind(tree: Any, found: list[Any]) -> Any:
+    """What is the same in two arguments of one kind: structure, shapes, types; the leaves go to ``found``."""
+    of = type(tree)
+    if of is np.ndarray:
+        found.append(tree)
+        return tree.shape, tree.dtype, tree.flags.carray
+    if of is dict:
+        return [(name, _kind(each, found)) for name, each in tree.items()]
+    if of is tuple:
+        return of, [_kind(each, found) for each in tree]
+    if _is_leaf(tree):
+        found.append(tree)
+        return of
+    return tree
+
+
+def _is_array(thing: Any) -> bool:
+    return isinstance(thing, np.ndarray)
+
+
+def _is_leaf(thing: Any) -> bool:
+    return isinstance(thing, (np.ndarray, np.generic, int, float)) and not isinstance(thing, bool)
+
+
+def _copied(leaf: Any) -> Any:
+    return leaf.copy() if _is_array(leaf) else leaf
+
+
+def _values(things: Any) -> Iterator[Any]:
+    """The values among things and in the containers among them."""
+    for each in things.values() if isinstance(things, dict) else things:
+        if isinstance(each, Value):
+            yield each
+        elif isinstance(each, (tuple, list, dict)):
+            yield from _values(each)
+        elif isinstance(each, slice):
+            yield from _values((each.start, each.stop, each.step))
+
+
+def _has_values(things: Any) -> bool:
+    return next(_values(things), None) is not None
+
+
+def _real(things: Any) -> Any:
+    """The same with what the values stand for."""
+    if isinstance(things, Value):
+        return things.real
+    if isinstance(things, dict):
+        return {name: _real(each) for name, each in things.items()}
+    if type(things) in (tuple, list):
+        return type(things)(map(_real, things))
+    return things

@@ -1,0 +1,283 @@
+"""Training steps that are written down and replayed: what they compute, when they are not, and what they keep."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import pellucid as pl
+from pellucid import engines
+from pellucid.engines.native import replay
+from pellucid.errors import DataError
+from pellucid.layers.base import Mode
+from pellucid.trees import flatten
+
+pytestmark = pytest.mark.skipif("native" not in engines.available(), reason="the native engine is not built")
+
+NATIVE = engines.get("native")
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """The steps that were written down, and None for each that could not be."""
+    found = []
+
+    class Seen(replay.Replayed):
+        def _write(self, kind, given):
+            made = super()._write(kind, given)
+            found.append(None if self.written[kind] is self.step else self.written[kind])
+            return made
+
+    monkeypatch.setattr("pellucid.engines.native.Replayed", Seen)
+    return found
+
+
+def plainly(monkeypatch):
+    """Steps run as they are from now on."""
+    monkeypatch.setattr(type(NATIVE), "compile", lambda self, step, **options: step)
+
+
+def images(rng):
+    return rng.normal(size=(50, 1, 8, 8)).astype("float32"), rng.integers(0, 3, 50)
+
+
+def table(rng):
+    return rng.normal(size=(50, 6)).astype("float32"), rng.integers(0, 3, 50)
+
+
+def sequences(rng):
+    lengths = rng.integers(2, 6, 50)
+    return pl.Sequences([rng.normal(size=(T, 4)).astype("float32") for T in lengths]), rng.integers(0, 3, 50)
+
+
+def words(rng):
+    return rng.integers(0, 9, (50, 5)), rng.integers(0, 3, 50)
+
+
+def dense():
+    return (pl.Dense(8, "relu"), pl.BatchNorm(), pl.Dropout(0.3), pl.Dense(3)), (6,)
+
+
+def convolutional():
+    layers = pl.Conv2D(4, 3, "relu", padding=1), pl.MaxPool2D(2), pl.BatchNorm(), pl.Conv2D(5, 3, "gelu")
+    return (*layers, pl.LocalResponseNorm(), pl.Flatten(), pl.Dense(3)), (1, 8, 8)
+
+
+def recurrent():
+    return (pl.Bidirectional(pl.LSTM(5, return_sequences=True)), pl.GRU(4), pl.Dense(3)), (None, 4)
+
+
+def embedded():
+    return (pl.Embedding(9, 4), pl.SimpleRNN(5), pl.Dense(3)), (5,)
+
+
+SMOOTHED = pl.SoftmaxCrossEntropy(label_smoothing=0.1)
+TRAININGS = [
+    (table, dense, {}, {}),
+    (table, dense, {}, {"optimizer": "momentum(clip_norm=0.5)", "layer_statistics": True}),
+    (table, dense, {}, {"optimizer": "lion", "sample_weight": np.linspace(0.5, 2, 50)}),
+    (table, dense, {"loss": SMOOTHED}, {"optimizer": "adadelta", "metrics": ["accuracy"]}),
+    (images, convolutional, {}, {"optimizer": "adamw"}),
+    (sequences, recurrent, {}, {"optimizer": "rmsprop", "layer_statistics": True}),
+    (words, embedded, {}, {"optimizer": "nesterov"}),
+]
+
+
+def train(case, rng, **more):
+    data, layers, options, training = case
+    x, y = data(rng)
+    parts, shape = layers()
+    net = pl.Sequential(*parts, input_shape=shape, engine="native", **{"loss": "softmax_cross_entropy", **options})
+    training = {"optimizer": "adam", "layer_statistics": False, **training, **more}
+    history = net.fit(x, y, epochs=4, batch_size=16, progress=False, seed=3, **training)
+    return net, history
+
+
+@pytest.mark.parametrize("case", TRAININGS, ids=lambda case: f"{case[1].__name__}-{case[3].get('optimizer', 'adam')}")
+def test_a_training_ends_in_the_same_numbers(case, written, monkeypatch, request):
+    net, history = train(case, np.random.default_rng(0))
+    assert written
+    assert all(written), "a step of the library's own was not written down"
+    plainly(monkeypatch)
+    plain, plain_history = train(case, np.random.default_rng(0))
+    for tree, other in ((net.parameters, plain.parameters), (net.state, plain.state)):
+        theirs = flatten(other)
+        for name, A in flatten(tree).items():
+            np.testing.assert_array_equal(A, theirs[name], err_msg=name)
+    assert [each["train"] for each in history] == [each["train"] for each in plain_history]
+
+
+def test_it_is_one_list_of_kernels(written):
+    train(TRAININGS[0], np.random.default_rng(0))
+    lines = [line.strip() for line in written[0].source.splitlines()]
+    kernels = [line.split(" = ")[-1].partition("(")[0] for line in lines]
+    wanted = ["affine", "normalize", "dropout", "softmax_cross_entropy", "affine_dW", "dropout_backward", "update"]
+    assert [name for name in dict.fromkeys(kernels) if name in wanted] == wanted
+
+
+def test_batches_of_another_length_are_written_down_apart(written):
+    train(TRAININGS[0], np.random.default_rng(0))  # 50 examples are 16, 16, 16 and 2
+    assert len(written) == 2
+
+
+def test_a_layer_of_the_users_own_runs_each_time(written):
+    class Counted(pl.Dense):
+        runs = 0
+
+        def forward(self, *given, **options):
+            type(self).runs += 1
+            return super().forward(*given, **options)
+
+    x, y = table(np.random.default_rng(0))
+    net = pl.Sequential(Counted(3), input_shape=(6,), loss="softmax_cross_entropy", engine="native")
+    net.fit(x, y, epochs=3, batch_size=25, progress=False, metrics=())
+    assert not written
+    assert Counted.runs == 6
+
+
+def test_a_loss_weight_that_a_callback_changes_is_seen(monkeypatch):
+    class Changing(pl.Callback):
+        def on_epoch(self, training, record):
+            training.net.loss_weights["output"] = 0.5
+
+    def run():
+        x, y = table(np.random.default_rng(0))
+        net = pl.Sequential(pl.Dense(3), input_shape=(6,), loss="softmax_cross_entropy", engine="native")
+        net.fit(x, y, epochs=3, batch_size=10, progress=False, callbacks=[Changing()], optimizer="gd(0.1)")
+        return net.parameters["dense_1"]["W"]
+
+    replayed = run()
+    plainly(monkeypatch)
+    np.testing.assert_array_equal(replayed, run())
+
+
+def test_under_a_debugger_the_blocks_run():
+    calls = []
+    step = NATIVE.compile(lambda A: (calls.append(1), A + 1)[1], own=True)
+    A = np.zeros(3)
+    for _ in range(3):
+        step(A)
+    assert len(calls) == 2
+    before = sys.gettrace()
+    sys.settrace(lambda *_: None)
+    try:
+        step(A)
+    finally:
+        sys.settrace(before)
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda A: A * 2 if A.sum() > 0 else A,
+        lambda A: np.array([float(A[0])]),
+        lambda A: np.sqrt(A, out=np.empty(3)),
+        lambda A: np.array([each + 1 for each in A]),
+        lambda A: np.asarray(A) + 1,
+    ],
+    ids=["decides", "a number", "writes to its own", "row by row", "asarray"],
+)
+def test_what_cannot_be_noted_runs_as_it_is(step):
+    replayed = NATIVE.compile(step, own=True)
+    for k in range(4):
+        A = np.array([1.0, 2.0, 3.0]) * (1 - k)
+        A = abs(A) if k < 2 else np.abs(A) + k
+        np.testing.assert_array_equal(replayed(A), step(A))
+    assert [*replayed.written.values()] == [step]
+
+
+def test_arrays_that_the_step_makes_itself_stay_as_they_were():
+    def step(A):
+        total = np.zeros(3)
+        return total + A, total
+
+    replayed = NATIVE.compile(step, own=True)
+    for k in range(4):
+        made, total = replayed(np.full(3, float(k)))
+        assert made.tolist() == [k] * 3
+        assert total.tolist() == [0] * 3
+
+
+def test_a_kernel_that_fails_is_told_as_without():
+    layers, shape = embedded()
+    net = pl.Sequential(*layers, input_shape=shape, loss="softmax_cross_entropy", engine="native")
+    mode = Mode(True, mask={})
+    step = NATIVE.compile(lambda params, X: net.forward_pass(params, {}, {"input": X}, mode)[0], own=True)
+    X = np.ascontiguousarray(words(np.random.default_rng(0))[0].T, np.float32)
+    for _ in range(3):
+        step(net.parameters, X)
+    with pytest.raises(DataError, match="an id that has no vector"):
+        step(net.parameters, X + 4)
+
+
+def test_no_more_memory_than_the_step_itself(monkeypatch):
+    case = (images, convolutional, {}, {})
+
+    def most():
+        rng = np.random.default_rng(0)
+        train(case, rng)
+        NATIVE.kernels.reset_peak()
+        train(case, rng)
+        return NATIVE.kernels.peak_bytes()
+
+    replayed = most()
+    plainly(monkeypatch)
+    assert replayed <= most() * 1.02
+
+
+def test_other_threads_compute_while_one_writes_down():
+    A = np.random.default_rng(0).normal(size=(4, 4))
+    ended, wrong = threading.Event(), []
+
+    def beside():
+        while not ended.is_set():
+            if not np.array_equal(NATIVE.affine(A, A, None), expected):
+                wrong.append(1)
+
+    expected = NATIVE.affine(A, A, None)
+    thread = threading.Thread(target=beside)
+    thread.start()
+    try:
+        for _ in range(50):
+            step = NATIVE.compile(lambda A: NATIVE.affine(A, A, None), own=True)
+            for _ in range(3):
+                np.testing.assert_array_equal(step(A), expected)
+    finally:
+        ended.set()
+        thread.join()
+    assert not wrong
+    assert not isinstance(NATIVE.kernels, replay._Noting)
+
+
+def test_no_step_is_written_down_for_every_length_there_is():
+    step = NATIVE.compile(lambda A: A + 1, own=True)
+    for m in range(1, replay.MOST + 20):
+        for _ in range(2):
+            assert step(np.zeros(m)).tolist() == [1] * m
+    assert len(step.written) == replay.MOST
+
+
+def test_what_is_too_large_to_be_copied_runs_as_it_is(monkeypatch):
+    monkeypatch.setattr(replay, "MOST_BYTES", 100)
+    step = NATIVE.compile(lambda params, t: {"W": params["W"] + t}, given_away=("params",), own=True)
+    for _ in range(3):
+        assert step({"W": np.zeros(12)}, 2)["W"].tolist() == [2] * 12
+        assert step({"W": np.zeros(13)}, 2)["W"].tolist() == [2] * 13
+    assert [how is step.step for how in step.written.values()] == [False, True]
+
+
+def test_static_arguments_are_told_apart_and_trees_given_back_are_the_same():
+    step = NATIVE.compile(
+        lambda keep, params, A: (params, A + (keep or 0)), given_away=("params",), static=("keep",), own=True
+    )
+    for keep in (None, 3) * 3:
+        params = {"layer": {"W": np.ones(2)}}
+        given_back, A = step(keep, params, np.zeros(2))
+        assert given_back["layer"]["W"].tolist() == [1, 1]
+        assert A.tolist() == [keep or 0] * 2
+    assert all(how is not step.step for how in step.written.values())
+    assert given_back is params
