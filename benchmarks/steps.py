@@ -530,10 +530,10 @@ def peak_bytes(contender: str, do: Callable[[], Any]) -> int | None:
     if contender == "native":
         from pellucid import engines
 
-        kernels = engines.get("native").kernels
-        kernels.reset_peak()
+        ops = engines.get("native")
+        ops.peak_bytes(reset=True)
         do()
-        return kernels.peak_bytes()
+        return ops.peak_bytes()
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
         return sys.modules["torch"].cuda.max_memory_allocated()
     counted = sys.modules["jax"].local_devices()[0].memory_stats() if "jax" in sys.modules else None

@@ -855,6 +855,7 @@ def test_every_kernel_has_a_door_that_refuses():
         "held_bytes",
         "used_bytes",
         "peak_bytes",
+        "scratch_bytes",
         "reset_peak",
         "release",
     }

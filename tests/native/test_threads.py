@@ -339,6 +339,24 @@ def test_failures_leave_nothing_behind():
     assert OPS.kernels.used_bytes() == before
 
 
+def test_what_threads_keep_for_their_kernels_is_counted():
+    code = """
+import numpy as np
+from pellucid import engines
+from pellucid.engines.base import Window
+ops = engines.get("native")
+assert ops.kernels.scratch_bytes() == 0
+W, A = np.ones((256, 256, 3, 3), "float32"), np.ones((256, 8, 8, 32), "float32")
+ops.convolution(W, A, None, Window((3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)), 1)
+kept = ops.kernels.scratch_bytes()
+assert kept >= W.nbytes, kept
+ops.convolution(W, A, None, Window((3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)), 1)
+assert ops.kernels.scratch_bytes() >= kept
+assert ops.peak_bytes() == ops.kernels.peak_bytes() + ops.kernels.scratch_bytes()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_the_peak_is_the_most_in_use():
     a = OPS.kernels.activation(0, np.ones(1 << 20, "float32"), 0.0)
     used, peak = OPS.kernels.used_bytes(), OPS.kernels.peak_bytes()

@@ -108,7 +108,7 @@ class NativeOps(NumpyOps):
     def peak_bytes(self, *, reset=False):
         if reset:
             self.kernels.reset_peak()
-        return self.kernels.peak_bytes()
+        return self.kernels.peak_bytes() + self.kernels.scratch_bytes()
 
     def compile(self, step, *, given_away=(), static=(), own=False):
         return Replayed(self, step, given_away, static) if own else step

@@ -1,5 +1,6 @@
 #include "memory.h"
 
+#include <atomic>
 #include <cstdlib>
 #include <mutex>
 #include <new>
@@ -19,6 +20,7 @@ constexpr size_t LARGE = size_t(2) << 20;  // a huge page
 std::mutex lock;
 auto& kept = *new std::unordered_map<size_t, std::vector<void*>>;  // never destroyed: arrays may outlive the module
 size_t held_bytes = 0, used_bytes = 0, peak_bytes = 0;
+std::atomic<size_t> threads_keep{0};
 
 #if defined(__unix__) || defined(__APPLE__)
 // A fork that came in the middle of a change would leave the child half of it, and a lock that nobody gives back.
@@ -109,6 +111,9 @@ void reset_peak() {
     std::lock_guard<std::mutex> guard(lock);
     peak_bytes = used_bytes;
 }
+
+void count_scratch(long bytes) { threads_keep += bytes; }
+size_t scratch_bytes() { return threads_keep; }
 
 void release() {
     std::lock_guard<std::mutex> guard(lock);

@@ -13,5 +13,7 @@ size_t used();                                   // bytes in use now
 size_t peak();                                   // the most bytes in use at one time
 void reset_peak();                               // the most from now on
 void release();                                  // give what is kept back to the system
+void count_scratch(long bytes);                  // more, or less, of what threads keep for their next kernels
+size_t scratch_bytes();
 
 }  // namespace pellucid

@@ -672,6 +672,7 @@ NB_MODULE(_kernels, m) {
     m.def("held_bytes", &held);
     m.def("used_bytes", &used);
     m.def("peak_bytes", &peak);
+    m.def("scratch_bytes", &scratch_bytes);
     m.def("reset_peak", &reset_peak);
     m.def("release", &release);
 }
