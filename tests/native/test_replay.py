@@ -26,10 +26,10 @@ def written(monkeypatch):
     found = []
 
     class Seen(replay.Replayed):
-        def _write(self, kind, given):
-            made = super()._write(kind, given)
-            found.append(None if self.written[kind] is self.step else self.written[kind])
-            return made
+        def _written(self, given):
+            written, made = super()._written(given)
+            found.append(None if written is self.step else written)
+            return written, made
 
     monkeypatch.setattr("pellucid.engines.native.Replayed", Seen)
     return found
@@ -38,6 +38,10 @@ def written(monkeypatch):
 def plainly(monkeypatch):
     """Steps run as they are from now on."""
     monkeypatch.setattr(type(NATIVE), "compile", lambda self, step, **options: step)
+
+
+def steps_of(replayed):
+    return [step for structure in replayed.structures.values() for step in structure.steps.values()]
 
 
 def images(rng):
@@ -187,7 +191,7 @@ def test_what_cannot_be_noted_runs_as_it_is(step):
         A = np.array([1.0, 2.0, 3.0]) * (1 - k)
         A = abs(A) if k < 2 else np.abs(A) + k
         np.testing.assert_array_equal(replayed(A), step(A))
-    assert [*replayed.written.values()] == [step]
+    assert steps_of(replayed) == [step]
 
 
 def test_arrays_that_the_step_makes_itself_stay_as_they_were():
@@ -258,7 +262,7 @@ def test_no_step_is_written_down_for_every_length_there_is():
     for m in range(1, replay.MOST + 20):
         for _ in range(2):
             assert step(np.zeros(m)).tolist() == [1] * m
-    assert len(step.written) == replay.MOST
+    assert len(steps_of(step)) == replay.MOST
 
 
 def test_what_is_too_large_to_be_copied_runs_as_it_is(monkeypatch):
@@ -267,7 +271,7 @@ def test_what_is_too_large_to_be_copied_runs_as_it_is(monkeypatch):
     for _ in range(3):
         assert step({"W": np.zeros(12)}, 2)["W"].tolist() == [2] * 12
         assert step({"W": np.zeros(13)}, 2)["W"].tolist() == [2] * 13
-    assert [how is step.step for how in step.written.values()] == [False, True]
+    assert [how is step.step for how in steps_of(step)] == [False, True]
 
 
 def test_static_arguments_are_told_apart_and_trees_given_back_are_the_same():
@@ -279,5 +283,27 @@ def test_static_arguments_are_told_apart_and_trees_given_back_are_the_same():
         given_back, A = step(keep, params, np.zeros(2))
         assert given_back["layer"]["W"].tolist() == [1, 1]
         assert A.tolist() == [keep or 0] * 2
-    assert all(how is not step.step for how in step.written.values())
+    assert all(how is not step.step for how in steps_of(step))
     assert given_back is params
+
+
+def test_arguments_of_other_kinds_are_told_apart():
+    step = NATIVE.compile(lambda tree, option: tree["A"] * 2 if option else tree["A"] + tree.get("B", 1), own=True)
+    A = np.arange(3.0)
+    others = [
+        ({"A": A}, True),
+        ({"A": A}, False),
+        ({"A": A, "B": A}, False),
+        ({"A": A.astype("float32")}, False),
+        ({"A": 3}, False),
+        ({"A": 3.5}, False),
+        ({"A": A}, "a word"),
+        ({"A": A}, None),
+    ]
+    for _ in range(4):
+        for tree, option in others:
+            expected = tree["A"] * 2 if option else tree["A"] + tree.get("B", 1)
+            found = step(tree, option)
+            np.testing.assert_array_equal(found, expected)
+            assert np.asarray(found).dtype == np.asarray(expected).dtype
+    assert sum(how is not step.step for how in steps_of(step)) == 7

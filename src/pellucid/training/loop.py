@@ -238,7 +238,8 @@ class Training:
         spread = self.placement.spread
         self.params, self.state = spread(net.parameters), spread(net.state)
         self.slots = self.optimizer.init(self.params, self.placement.full)
-        self.schedule_state = self.optimizer.schedule.initial_state()
+        self.schedule = self.optimizer.schedule
+        self.schedule_state = self.schedule.initial_state()
         self.history = History()
         self.epoch = self.batch = self.t = 0
         self._latest = 0  # the number of the latest batch, counted from the start
@@ -492,7 +493,7 @@ class Training:
         record["memory"] = {of: most for of, most in memory.items() if most is not None}
         record["seconds"] = time.monotonic() - started
         watched = record.get("validation", train)["loss"]
-        self.schedule_state = self.optimizer.schedule.observe(self.schedule_state, watched)
+        self.schedule_state = self.schedule.observe(self.schedule_state, watched)
         self.history.append(record)
         self.epoch, self.batch, self._tally = self.epoch + 1, 0, _Tally()
         self._call("on_epoch", record)
@@ -506,9 +507,7 @@ class Training:
     @property
     def learning_rate(self) -> float:
         """α of the latest update, by the schedule."""
-        return float(
-            self.optimizer.schedule.rate(self._latest / self.batches_per_epoch, self.epochs, self.schedule_state)
-        )
+        return float(self.schedule.rate(self._latest / self.batches_per_epoch, self.epochs, self.schedule_state))
 
     def stop(self, reason: str) -> None:
         """Ask the training to end after this epoch."""

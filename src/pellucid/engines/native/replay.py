@@ -50,24 +50,27 @@ class Replayed:
         names = list(signature(step).parameters)
         self.given_away = frozenset(names.index(each) for each in given_away)
         self.static = frozenset(names.index(each) for each in static)
-        self.written: dict[str, Callable | None] = {}  # by kind: None where seen once, the step where it cannot be
-        self.latest: tuple[Any, Any] = None, step
+        self.structures: dict[str, Structure] = {}
+        self.latest = Structure("[]", "False")
 
     def __call__(self, *given: Any) -> Any:
         if sys.gettrace():  # a debugger, which stops in the blocks themselves
             return self.step(*given)
-        found: list[Any] = []
-        kind = [each if i in self.static else _kind(each, found) for i, each in enumerate(given)]
-        if kind != self.latest[0]:
-            name = repr(kind)
-            if name not in self.written:
-                if len(self.written) < MOST:
-                    self.written[name] = None
+        found = self.latest.leaves(given)
+        if found is None:
+            self.latest = self._structure(given)
+            found = self.latest.leaves(given)
+            if found is None:  # something is neither an array nor a number
                 return self.step(*given)
-            if self.written[name] is None:
-                return self._write(name, given)
-            self.latest = kind, self.written[name]
-        written = self.latest[1]
+        known, kind = self.latest.steps, tuple([_kind(each) for each in found])
+        if kind not in known:
+            if len(known) < MOST:
+                known[kind] = None
+            return self.step(*given)
+        written = known[kind]
+        if written is None:
+            known[kind], made = self._written(given)
+            return made
         if written is self.step:
             return self.step(*given)
         try:
@@ -75,24 +78,58 @@ class Replayed:
         except Exception:  # nothing was written to before: running the step itself says what is wrong
             return self.step(*given)
 
-    def _write(self, kind: str, given: tuple[Any, ...]) -> Any:
+    def _structure(self, given: tuple[Any, ...]) -> Structure:
+        paths: list[str] = []
+        checks = [f"len(given) == {len(given)}"]
+        for i, each in enumerate(given):
+            if i in self.static:
+                checks.append(f"given[{i}] == {each!r}")
+            else:
+                _look(each, f"given[{i}]", paths, checks)
+        return self.structures.setdefault(
+            repr((paths, checks)), Structure(f"[{', '.join(paths)}]", " and ".join(checks))
+        )
+
+    def _written(self, given: tuple[Any, ...]) -> tuple[Callable, Any]:
+        """The step written down, or as it is where it cannot be; and what it makes."""
         # The arrays that it may write to are copied first: where it cannot be written down it starts over.
         if sum(A.nbytes for i in self.given_away for _, A in leaves(given[i]) if _is_array(A)) > MOST_BYTES:
-            self.written[kind] = self.step
-            return self.step(*given)
+            return self.step, self.step(*given)
         own = [tree_map(_copied, each) if i in self.given_away else each for i, each in enumerate(given)]
         with _ONE_AT_A_TIME:
             kernels, tape = self.ops.kernels, Tape()
             self.ops.kernels = _Noting(tape, kernels)
             try:
                 made = self.step(*(each if i in self.static else tape.argument(i, each) for i, each in enumerate(own)))
-                written = tape.written(made)
+                return tape.written(made), _real(made)
             except Exception:  # of whatever kind: where something is wrong, running the step says what
-                written, made = self.step, None
+                pass
             finally:
                 self.ops.kernels = kernels
-        self.written[kind] = written
-        return self.step(*given) if written is self.step else _real(made)
+                tape.trees.clear()  # which hold values, which hold the tape: nobody would free their arrays at once
+        return self.step, self.step(*given)
+
+
+class Structure:
+    """How arguments are built of leaves, and the steps for each kind of these.
+
+    Arguments:
+        paths, check: expressions of ``given``: the list of its leaves, and whether it is built so.
+
+    Attributes:
+        leaves: makes the list of the leaves of arguments; None where they are built otherwise.
+        steps: None for kinds seen once, the step itself where it cannot be written down.
+    """
+
+    def __init__(self, paths: str, check: str) -> None:
+        self._leaves = eval(f"lambda given: {paths} if {check} else None")
+        self.steps: dict[tuple[Any, ...], Callable | None] = {}
+
+    def leaves(self, given: tuple[Any, ...]) -> list[Any] | None:
+        try:
+            return self._leaves(given)
+        except (IndexError, KeyError, TypeError):
+            return None
 
 
 class Value:
@@ -171,7 +208,7 @@ class Tape:
         self.count = 0
 
     def argument(self, index: int, tree: Any) -> Any:
-        """The tree of an argument with a value for every leaf, in the order of `_kind`."""
+        """The tree of an argument with a value for every leaf, in the order of `_look`."""
         traced = self._traced(tree)
         self.trees[id(traced)] = (traced, f"given[{index}]")
         return traced
@@ -310,20 +347,23 @@ def _method(name: str) -> Callable:
 _METHODS: dict[str, Callable] = {}
 
 
-def _kind(tree: Any, found: list[Any]) -> Any:
-    """What is the same in two arguments of one kind: structure, shapes, types; the leaves go to ``found``."""
-    of = type(tree)
-    if of is np.ndarray:
-        found.append(tree)
-        return tree.shape, tree.dtype, tree.flags.carray
-    if of is dict:
-        return [(name, _kind(each, found)) for name, each in tree.items()]
-    if of is tuple:
-        return of, [_kind(each, found) for each in tree]
-    if _is_leaf(tree):
-        found.append(tree)
-        return of
-    return tree
+def _look(tree: Any, path: str, paths: list[str], checks: list[str]) -> None:
+    """Where the leaves of a tree lie, in the order of `Tape.argument`, and what tells that it is built so."""
+    if isinstance(tree, (dict, tuple)):
+        checks.append(f"type({path}) is {type(tree).__name__} and len({path}) == {len(tree)}")
+        for name, each in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            _look(each, f"{path}[{name!r}]", paths, checks)
+    elif _is_leaf(tree):
+        paths.append(path)
+    elif tree is None or isinstance(tree, bool):
+        checks.append(f"{path} is {tree}")
+    else:
+        checks.append("False")
+
+
+def _kind(leaf: Any) -> Any:
+    """What is the same in two leaves of one kind."""
+    return (leaf.shape, leaf.dtype, leaf.flags.carray) if type(leaf) is np.ndarray else type(leaf)
 
 
 def _is_array(thing: Any) -> bool:
