@@ -97,6 +97,18 @@ def test_affine(n, n_prev, m, seed, dtype, layout, bias):
         agree("affine_db", dZ, layout=layout)
 
 
+@pytest.mark.parametrize(("n", "n_prev"), [(1, 385), (5, 900), (13, 784)])
+def test_columns_that_fill_no_whole_vectors(n, n_prev, rng):
+    # So deep that sums are made in parts: what a vector has in common with the one before must not be added twice.
+    W = rng.normal(size=(n, n_prev)).astype("float32")
+    for m in [*range(15, 34), 47, 49, 63, 65, 66, 79, 81, 95, 97, 127, 129, 145]:
+        A = rng.normal(size=(n_prev, m)).astype("float32")
+        expected = W.astype("float64") @ A
+        np.testing.assert_allclose(
+            NATIVE.affine(W, A, None), expected, rtol=0, atol=2e-5 * np.abs(expected).max(), err_msg=m
+        )
+
+
 @given(
     steps=st.sampled_from([(0,), (1,), (3,), (2, 2), (9,)]),
     n=widths,

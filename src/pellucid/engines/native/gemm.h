@@ -30,11 +30,24 @@ template <> inline void store_some<Pair>(Pair* p, V<Pair> v, long n) {
 }
 #endif
 
+// Where a vector is meant from this lane on.
+template <class T> inline I<T> lanes_from(long first) {
+    I<T> lane;
+    for (int i = 0; i < LANES<T>; ++i) lane[i] = i >= first ? -1 : 0;
+    return lane;
+}
+
 constexpr long DEPTH = 384;  // rows of B that are used by all rows of A before the next: they stay in the cache
+
+// Where the last of N vectors lies in the rows of B and of C, from the first: right behind the others, or moved back so that
+// it ends where the columns end. What it then overlaps is computed twice.
+struct Last {
+    long in_B, in_C;
+};
 
 // A tile of R rows and N vectors: C = scale (A B + bias), or C += scale A B. Rows of B start at B + offset[k].
 template <class O, int R, int N, class T = Sum<O>>
-inline void tile(long K, const O* A, long a_row, long a_col, const O* B, const long* offset, T* C, long c_row,
+inline void tile(long K, const O* A, long a_row, long a_col, const O* B, const long* offset, Last last, T* C, long c_row,
                  const T* bias, T scale, bool add) {
     constexpr int L = LANES<O>;
     V<T> c[R][N];
@@ -47,7 +60,7 @@ inline void tile(long K, const O* A, long a_row, long a_col, const O* B, const l
         const O* a = A + k * a_col;
         V<O> b[N];
 #pragma GCC unroll 8
-        for (int j = 0; j < N; ++j) b[j] = load(row + j * L);
+        for (int j = 0; j < N; ++j) b[j] = load(row + (j + 1 < N ? j * L : last.in_B));
 #pragma GCC unroll 8
         for (int i = 0; i < R; ++i) {
             V<O> w = splat(a[i * a_row]);
@@ -59,21 +72,27 @@ inline void tile(long K, const O* A, long a_row, long a_col, const O* B, const l
     for (int i = 0; i < R; ++i)
 #pragma GCC unroll 8
         for (int j = 0; j < N; ++j) {
-            T* to = C + i * c_row + j * L;
-            store(to, add ? load(to) + c[i][j] * scale : c[i][j] * scale);
+            const long behind = (N - 1) * L - last.in_C;  // lanes of the last that have their sums from the one before
+            T* to = C + i * c_row + (j + 1 < N ? j * L : last.in_C);
+            V<T> sum = c[i][j] * scale;
+            if (add) {
+                if (j + 1 == N && behind) sum = lanes_from<T>(behind) ? sum : V<T>{};
+                sum += load(to);
+            }
+            store(to, sum);
         }
 }
 
 template <class O, int N, class T = Sum<O>>
-inline void tile_rows(int rows, long K, const O* A, long a_row, long a_col, const O* B, const long* offset, T* C,
+inline void tile_rows(int rows, long K, const O* A, long a_row, long a_col, const O* B, const long* offset, Last last, T* C,
                       long c_row, const T* bias, T scale, bool add) {
     switch (rows) {
-        case 1: return tile<O, 1, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale, add);
-        case 2: return tile<O, 2, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale, add);
-        case 3: return tile<O, 3, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale, add);
-        case 4: return tile<O, 4, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale, add);
-        case 5: return tile<O, 5, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale, add);
-        default: return tile<O, ROWS < 6 ? 5 : 6, N>(K, A, a_row, a_col, B, offset, C, c_row, bias, scale, add);
+        case 1: return tile<O, 1, N>(K, A, a_row, a_col, B, offset, last, C, c_row, bias, scale, add);
+        case 2: return tile<O, 2, N>(K, A, a_row, a_col, B, offset, last, C, c_row, bias, scale, add);
+        case 3: return tile<O, 3, N>(K, A, a_row, a_col, B, offset, last, C, c_row, bias, scale, add);
+        case 4: return tile<O, 4, N>(K, A, a_row, a_col, B, offset, last, C, c_row, bias, scale, add);
+        case 5: return tile<O, 5, N>(K, A, a_row, a_col, B, offset, last, C, c_row, bias, scale, add);
+        default: return tile<O, ROWS < 6 ? 5 : 6, N>(K, A, a_row, a_col, B, offset, last, C, c_row, bias, scale, add);
     }
 }
 
@@ -83,15 +102,16 @@ struct Span {
 };
 
 // C = scale (A B + bias), M rows over `columns` contiguous columns, at least one vector of them, summed over the spans;
-// C += … where `add` says so, and then columns are whole vectors. The last tile is moved back to end where the columns
-// end: what it overlaps is computed twice, and nothing is masked. `pack` copies the rows of B beside each other first,
-// which pays where they lie far apart and many rows of A use them.
+// C += … where `add` says so. The last vector ends where the columns end: nothing is masked. `pack` copies the rows of B
+// beside each other first, which pays where they lie far apart and many rows of A use them.
 template <class O, class T = Sum<O>>
 void block(long M, long columns, const Span* spans, long count, const O* A, long a_row, long a_col, const O* B,
            const long* offset, T* C, long c_row, const Sum<O>* bias, T scale, bool add = false, bool pack = false) {
     constexpr long L = LANES<O>, WIDTH = VECTORS * L;
     alignas(64) thread_local O packed[DEPTH * WIDTH];
-    auto panel = [&](long start, long vectors, long k, long end, bool first) {
+    auto panel = [&](long start, long wide, long k, long end, bool first) {
+        const long vectors = (wide + L - 1) / L;
+        Last last{wide - L, wide - L};
         const O* rows = B + start;
         long turned[DEPTH];
         const long* place = offset + k;
@@ -100,9 +120,9 @@ void block(long M, long columns, const Span* spans, long count, const O* A, long
                 const O* from = B + start + offset[k + r];
                 O* to = packed + r * WIDTH;
                 turned[r] = r * WIDTH;
-                for (long v = 0; v < vectors; ++v) store(to + v * L, load(from + v * L));
+                for (long v = 0; v < vectors; ++v) store(to + v * L, load(from + std::min(v * L, wide - L)));
             }
-            rows = packed, place = turned;
+            rows = packed, place = turned, last.in_B = (vectors - 1) * L;
         }
         bool more = add || !first;
         for (long i = 0; i < M; i += ROWS) {
@@ -111,34 +131,34 @@ void block(long M, long columns, const Span* spans, long count, const O* A, long
             const T* b = bias && first ? bias + i : nullptr;
             T* c = C + i * c_row + start;
             switch (vectors) {
-                case 1: tile_rows<O, 1>(high, end - k, a, a_row, a_col, rows, place, c, c_row, b, scale, more); break;
-                case 2: tile_rows<O, 2>(high, end - k, a, a_row, a_col, rows, place, c, c_row, b, scale, more); break;
+                case 1: tile_rows<O, 1>(high, end - k, a, a_row, a_col, rows, place, last, c, c_row, b, scale, more); break;
+                case 2: tile_rows<O, 2>(high, end - k, a, a_row, a_col, rows, place, last, c, c_row, b, scale, more); break;
 #if defined(__AVX512F__)
-                case 3: tile_rows<O, 3>(high, end - k, a, a_row, a_col, rows, place, c, c_row, b, scale, more); break;
-                default: tile_rows<O, 4>(high, end - k, a, a_row, a_col, rows, place, c, c_row, b, scale, more); break;
+                case 3: tile_rows<O, 3>(high, end - k, a, a_row, a_col, rows, place, last, c, c_row, b, scale, more); break;
+                default: tile_rows<O, 4>(high, end - k, a, a_row, a_col, rows, place, last, c, c_row, b, scale, more); break;
 #endif
             }
         }
     };
-    auto strip = [&](long start, long vectors) {
+    auto strip = [&](long start, long wide) {
         bool first = true;
         for (long s = 0; s < count; ++s) {
             // Spans longer than DEPTH are cut into equal parts.
             long length = spans[s].end - spans[s].begin, parts = (length + DEPTH - 1) / DEPTH;
             for (long part = 0; part < parts; ++part, first = false)
-                panel(start, vectors, spans[s].begin + length * part / parts, spans[s].begin + length * (part + 1) / parts,
+                panel(start, wide, spans[s].begin + length * part / parts, spans[s].begin + length * (part + 1) / parts,
                       first);
         }
-        if (first) panel(start, vectors, 0, 0, true);
+        if (first) panel(start, wide, 0, 0, true);
     };
-    long done = 0;
-    for (; done + WIDTH <= columns; done += WIDTH) strip(done, VECTORS);
-    long left = columns - done;
-    if (left >= L) {
-        strip(done, left / L);
-        done += left / L * L;
+    // Strips as wide as tiles are, but no last one of a single vector: it would overlap the strip before, and wait for its own
+    // products.
+    const long vectors = (columns + L - 1) / L;
+    for (long done = 0; done < vectors;) {
+        const long left = vectors - done, wide = left == VECTORS + 1 ? VECTORS - 1 : std::min<long>(left, VECTORS);
+        strip(done * L, std::min(wide * L, columns - done * L));
+        done += wide;
     }
-    if (done < columns) strip(columns - L, 1);
 }
 
 template <class O, class T = Sum<O>>
