@@ -30,13 +30,6 @@ template <> inline void store_some<Pair>(Pair* p, V<Pair> v, long n) {
 }
 #endif
 
-// Where a vector is meant from this lane on.
-template <class T> inline I<T> lanes_from(long first) {
-    I<T> lane;
-    for (int i = 0; i < LANES<T>; ++i) lane[i] = i >= first ? -1 : 0;
-    return lane;
-}
-
 constexpr long DEPTH = 384;  // rows of B that are used by all rows of A before the next: they stay in the cache
 
 // Where the last of N vectors lies in the rows of B and of C, from the first: right behind the others, or moved back so that
@@ -69,18 +62,13 @@ inline void tile(long K, const O* A, long a_row, long a_col, const O* B, const l
         }
     }
 #pragma GCC unroll 8
-    for (int i = 0; i < R; ++i)
+    for (int i = 0; i < R; ++i) {
+        V<T> before[N];  // all read before any is written: what two vectors have in common is the same in both
 #pragma GCC unroll 8
-        for (int j = 0; j < N; ++j) {
-            const long behind = (N - 1) * L - last.in_C;  // lanes of the last that have their sums from the one before
-            T* to = C + i * c_row + (j + 1 < N ? j * L : last.in_C);
-            V<T> sum = c[i][j] * scale;
-            if (add) {
-                if (j + 1 == N && behind) sum = lanes_from<T>(behind) ? sum : V<T>{};
-                sum += load(to);
-            }
-            store(to, sum);
-        }
+        for (int j = 0; j < N; ++j) before[j] = add ? load(C + i * c_row + (j + 1 < N ? j * L : last.in_C)) : V<T>{};
+#pragma GCC unroll 8
+        for (int j = 0; j < N; ++j) store(C + i * c_row + (j + 1 < N ? j * L : last.in_C), before[j] + c[i][j] * scale);
+    }
 }
 
 template <class O, int N, class T = Sum<O>>

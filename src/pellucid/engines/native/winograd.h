@@ -66,8 +66,7 @@ template <class O> bool worth_points(const Geometry& g, long units, long groups,
     const double tiles = double((g.out_h + TILE - 1) / TILE) * double((g.out_w + TILE - 1) / TILE);
     const double places = TILE * TILE * tiles / (double(g.out_h) * double(g.out_w));  // for each that is asked for
     if (EACH<O> == 1) return fewer >= (dW ? 16 : 8) && places <= 1.5;
-    if (dW) return fewer >= 16 && fewer * more <= 128 * 256 && places <= 1.15;
-    return fewer >= 48 && fewer * more <= 128 * 256 && places * double((g.m + L - 1) / L * L) <= 1.15 * double(g.m);
+    return fewer >= (dW ? 16 : 32) && fewer * more <= 256 * 256 && places <= 1.15;
 }
 
 // n examples of one channel of the image, from a pixel on: planes `to_plane` apart. The next channel's pixels are asked for,
@@ -100,9 +99,9 @@ void convolve_at_points(const Geometry& g, long units, long groups, const T* W, 
     constexpr long L = LANES<T>;
     const long channels = g.C / groups, own = units / groups, row = g.W * g.m;
     const long high = (g.out_h + TILE - 1) / TILE, wide = (g.out_w + TILE - 1) / TILE;
-    // A strip of so many columns, tiles and their examples, takes at the points no more memory than the filters.
+    // A strip of about so many columns, tiles and their examples, takes at the points no more memory than the filters.
     const long most = std::max(VECTORS * L, channels * own / (channels + own));
-    const long together = std::min(wide, std::max(1L, most / g.m)), in_row = (wide + together - 1) / together;
+    const long together = std::min(wide, std::max(1L, (most + g.m / 2) / g.m)), in_row = (wide + together - 1) / together;
     const long parts = std::max(1L, g.m / most), columns = together * ((g.m + parts - 1) / parts);
     // Planes lie a vector further apart than they are large, lest all of them meet in one place of a cache.
     const long u_plane = units * channels + L, v_plane = channels * columns + L, m_plane = own * columns + L;
@@ -190,7 +189,7 @@ void convolution_dW_at_points(const Geometry& g, long units, long groups, const 
     const long high = (g.out_h + TILE - 1) / TILE, wide = (g.out_w + TILE - 1) / TILE;
     // A strip is as in forward; its points take no more memory than the sums.
     const long most = std::max(WIDTH, channels * own / (channels + own));
-    const long together = std::min(wide, std::max(1L, most / g.m)), in_row = (wide + together - 1) / together;
+    const long together = std::min(wide, std::max(1L, (most + g.m / 2) / g.m)), in_row = (wide + together - 1) / together;
     const long parts = std::max(1L, g.m / most), columns = together * ((g.m + parts - 1) / parts);
     const long z_plane = own * columns + L, a_plane = deep * (columns + L) + L, plane = own * deep + L;
     std::vector<long> offsets(columns * VECTORS);
