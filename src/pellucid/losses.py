@@ -418,7 +418,9 @@ class _Categorical(Loss):
             return None
         given = dict(self.class_weight)
         w = ops.asarray([given.get(k, 1.0) for k in range(A.shape[-2])], np.dtype(A.dtype).name)
-        return w[Y] if Y.ndim < A.ndim else (w[:, None] * Y).sum(axis=-2)
+        if Y.ndim == A.ndim:
+            return (w[:, None] * Y).sum(axis=-2)
+        return ops.xp.take_along_axis(w, Y.ravel(), 0).reshape(Y.shape)
 
 
 @losses.register("softmax_cross_entropy", "categorical_cross_entropy_with_logits")

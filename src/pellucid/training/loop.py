@@ -245,7 +245,7 @@ class Training:
         self._latest = 0  # the number of the latest batch, counted from the start
         self._tally = _Tally()
         self._step: Any = None  # while it runs; both know the training, and would keep its memory after it
-        self._weighed: dict[str, float] = {}
+        self._read: tuple[Any, ...] = ()  # by the step, beside its arguments
         self._resident: Resident | None = None
         self._adopted = False  # whether the network has the same arrays
 
@@ -396,8 +396,9 @@ class Training:
         With ``carry`` what the layers with memory carry comes back too, after ``keep`` steps of the part.
         """
         net = self.net
-        if self._step is None or self._weighed != net.loss_weights:
-            self._weighed = dict(net.loss_weights)  # a callback may change them
+        read = self.optimizer, self.layer_statistics, *net.losses.values(), *net.penalties, *net.loss_weights.values()
+        if self._step is None or self._read != read:  # a callback may change them
+            self._read = read
             parts = type(self), type(net), net.names, net.losses, net.penalties, self.optimizer
             self._step = self.ops.compile(
                 self.update, given_away=("params", "state", "slots"), static=("keep",), own=own(parts)
