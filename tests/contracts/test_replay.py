@@ -1,6 +1,6 @@
 """A step of the native engine that was written down computes what the step does, to the bit, whatever it is given.
 
-Each row of the tables is run three times on other numbers: as it is, while it is written down, and from what was.
+Each row of the tables is run three times on other numbers: while it is written down, and twice from what was.
 """
 
 from __future__ import annotations
@@ -11,11 +11,18 @@ import pytest
 from contracts import test_layers, test_losses, test_masks
 from contracts.test_layers import run
 from pellucid import engines
+from pellucid.engines.native import replay
 from pellucid.trees import tree_map
 
 pytestmark = pytest.mark.skipif("native" not in engines.available(), reason="the native engine is not built")
 
 M = 6
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    """Steps are written down the first time they run."""
+    monkeypatch.setattr(replay, "AFTER", 0)
 
 
 def turned(tree, turn, factor=1.0):
@@ -40,7 +47,7 @@ def check(step, given):
     replayed = engines.get("native").compile(step, own=True)
     for turn in range(3):
         same(replayed(*given(turn)), step(*given(turn)))
-    ((how,),) = (each.steps.values() for each in replayed.structures.values())
+    ((how,),) = (each.steps.values() for each in replayed.structures)
     return how is not step
 
 
@@ -81,4 +88,4 @@ def test_a_loss(row, rng):
         return losses, loss.backward(ops, cache)
 
     written = check(step, lambda turn: (np.roll(A, turn, axis=-1), np.ascontiguousarray(np.roll(Y, turn, axis=-1))))
-    assert written or row.loss.class_weight  # NumPy's own arrays are not indexed by what is not known
+    assert written

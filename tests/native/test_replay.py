@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import threading
 
@@ -18,6 +20,12 @@ from pellucid.trees import flatten
 pytestmark = pytest.mark.skipif("native" not in engines.available(), reason="the native engine is not built")
 
 NATIVE = engines.get("native")
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    """Steps are written down the first time they run."""
+    monkeypatch.setattr(replay, "AFTER", 0)
 
 
 @pytest.fixture
@@ -41,7 +49,7 @@ def plainly(monkeypatch):
 
 
 def steps_of(replayed):
-    return [step for structure in replayed.structures.values() for step in structure.steps.values()]
+    return [step for structure in replayed.structures for step in structure.steps.values()]
 
 
 def images(rng):
@@ -78,7 +86,16 @@ def embedded():
     return (pl.Embedding(9, 4), pl.SimpleRNN(5), pl.Dense(3)), (5,)
 
 
+def labelled():
+    return (pl.LSTM(4, return_sequences=True), pl.TimeDistributed(pl.Dense(2))), (6, 4)
+
+
+def steps(rng):
+    return rng.normal(size=(50, 6, 4)).astype("float32"), rng.normal(size=(50, 6, 2)).astype("float32")
+
+
 SMOOTHED = pl.SoftmaxCrossEntropy(label_smoothing=0.1)
+WEIGHTED = pl.SoftmaxCrossEntropy(class_weight=[1.0, 2.0, 0.5])
 TRAININGS = [
     (table, dense, {}, {}),
     (table, dense, {}, {"optimizer": "momentum(clip_norm=0.5)", "layer_statistics": True}),
@@ -87,6 +104,8 @@ TRAININGS = [
     (images, convolutional, {}, {"optimizer": "adamw"}),
     (sequences, recurrent, {}, {"optimizer": "rmsprop", "layer_statistics": True}),
     (words, embedded, {}, {"optimizer": "nesterov"}),
+    (words, embedded, {"loss": WEIGHTED, "regularizer": "max_norm(0.5)"}, {"optimizer": "gd(0.5)"}),
+    (table, dense, {"regularizer": "elastic", "dtype": "float64"}, {"optimizer": "adagrad"}),
 ]
 
 
@@ -111,6 +130,17 @@ def test_a_training_ends_in_the_same_numbers(case, written, monkeypatch, request
         theirs = flatten(other)
         for name, A in flatten(tree).items():
             np.testing.assert_array_equal(A, theirs[name], err_msg=name)
+    assert [each["train"] for each in history] == [each["train"] for each in plain_history]
+
+
+def test_truncated_back_propagation_ends_in_the_same_numbers(written, monkeypatch):
+    case = (steps, labelled, {"loss": "squared_error"}, {"truncate": (2, 4)})
+    net, history = train(case, np.random.default_rng(0))
+    assert any(written)
+    plainly(monkeypatch)
+    plain, plain_history = train(case, np.random.default_rng(0))
+    for name, A in flatten(net.parameters).items():
+        np.testing.assert_array_equal(A, flatten(plain.parameters)[name], err_msg=name)
     assert [each["train"] for each in history] == [each["train"] for each in plain_history]
 
 
@@ -142,20 +172,48 @@ def test_a_layer_of_the_users_own_runs_each_time(written):
     assert Counted.runs == 6
 
 
-def test_a_loss_weight_that_a_callback_changes_is_seen(monkeypatch):
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda training: training.net.loss_weights.update(output=0.5),
+        lambda training: training.net.losses.update(output=SMOOTHED),
+        lambda training: training.net.penalties.append(("dense_1", "W", pl.L2(0.5))),
+        lambda training: setattr(training, "optimizer", pl.GradientDescent(0.1, clip_norm=0.01)),
+        lambda training: setattr(training, "layer_statistics", True),
+        lambda training: training.params["dense_1"].update(W=np.asfortranarray(training.params["dense_1"]["W"] / 2)),
+    ],
+    ids=["loss weight", "loss", "penalty", "optimizer", "statistics", "parameters"],
+)
+def test_what_a_callback_changes_is_seen(change, monkeypatch):
     class Changing(pl.Callback):
-        def on_epoch(self, training, record):
-            training.net.loss_weights["output"] = 0.5
+        def on_update(self, training):
+            if training.t == 7:
+                change(training)
 
     def run():
         x, y = table(np.random.default_rng(0))
         net = pl.Sequential(pl.Dense(3), input_shape=(6,), loss="softmax_cross_entropy", engine="native")
-        net.fit(x, y, epochs=3, batch_size=10, progress=False, callbacks=[Changing()], optimizer="gd(0.1)")
-        return net.parameters["dense_1"]["W"]
+        history = net.fit(x, y, epochs=3, batch_size=10, progress=False, callbacks=[Changing()], optimizer="gd(0.1)")
+        return net.parameters["dense_1"]["W"], ["layers" in each for each in history]
 
-    replayed = run()
+    W, layers = run()
     plainly(monkeypatch)
-    np.testing.assert_array_equal(replayed, run())
+    plain_W, plain_layers = run()
+    np.testing.assert_array_equal(W, plain_W)
+    assert layers == plain_layers
+
+
+def test_parameters_are_updated_where_they_lie():
+    class Looking(pl.Callback):
+        def on_update(self, training):
+            seen.append(training.params["dense_1"]["W"])
+
+    seen = []
+    x, y = table(np.random.default_rng(0))
+    net = pl.Sequential(pl.Dense(3), input_shape=(6,), loss="softmax_cross_entropy", engine="native")
+    net.fit(x, y, epochs=2, batch_size=25, progress=False, callbacks=[Looking()])
+    assert len(seen) == 4
+    assert all(each is seen[0] for each in seen)
 
 
 def test_under_a_debugger_the_blocks_run():
@@ -164,14 +222,14 @@ def test_under_a_debugger_the_blocks_run():
     A = np.zeros(3)
     for _ in range(3):
         step(A)
-    assert len(calls) == 2
+    assert len(calls) == 1
     before = sys.gettrace()
     sys.settrace(lambda *_: None)
     try:
         step(A)
     finally:
         sys.settrace(before)
-    assert len(calls) == 3
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize(
@@ -265,6 +323,40 @@ def test_no_step_is_written_down_for_every_length_there_is():
     assert len(steps_of(step)) == replay.MOST
 
 
+def test_a_step_is_written_down_once_that_pays(monkeypatch):
+    monkeypatch.setattr(replay, "AFTER", 3)
+    calls = []
+    step = NATIVE.compile(lambda A: (calls.append(len(A)), A + 1)[1], own=True)
+    for _ in range(3):
+        step(np.zeros(9))
+    for m in (1, 2, 1, 2, 1, 1, 1):
+        assert step(np.zeros(m)).tolist() == [1] * m
+    assert calls == [9, 9, 9, 1, 2, 1, 2, 1, 1]
+    assert [callable(each) for each in steps_of(step)] == [True, False]
+
+
+def test_no_process_begins_while_a_step_is_written_down():
+    ended = threading.Event()
+
+    def beside():
+        while not ended.is_set():
+            NATIVE.compile(lambda A: NATIVE.affine(A, A, None), own=True)(np.eye(3))
+
+    thread = threading.Thread(target=beside)
+    thread.start()
+    try:
+        for _ in range(10):
+            child = os.fork()
+            if not child:
+                signal.alarm(10)
+                NATIVE.compile(lambda A: NATIVE.affine(A, A, None), own=True)(np.eye(3))
+                os._exit(isinstance(NATIVE.kernels, replay._Noting))
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        ended.set()
+        thread.join()
+
+
 def test_what_is_too_large_to_be_copied_runs_as_it_is(monkeypatch):
     monkeypatch.setattr(replay, "MOST_BYTES", 100)
     step = NATIVE.compile(lambda params, t: {"W": params["W"] + t}, given_away=("params",), own=True)
@@ -285,6 +377,55 @@ def test_static_arguments_are_told_apart_and_trees_given_back_are_the_same():
         assert A.tolist() == [keep or 0] * 2
     assert all(how is not step.step for how in steps_of(step))
     assert given_back is params
+
+
+def test_what_the_step_puts_into_an_argument_comes_back():
+    def step(params, A):
+        params["layer"]["W"] = params["layer"]["W"] * A
+        return params
+
+    replayed = NATIVE.compile(step, given_away=("params",), own=True)
+    for _ in range(3):
+        assert replayed({"layer": {"W": np.ones(2)}}, np.full(2, 3.0))["layer"]["W"].tolist() == [3, 3]
+    assert all(how is not step for how in steps_of(replayed))
+
+
+def test_a_step_that_fails_after_an_update_starts_over_from_before_it():
+    def step(params):
+        params["W"] += 1
+        return params["W"] if params["W"].any() else None
+
+    replayed = NATIVE.compile(step, given_away=("params",), own=True)
+    assert replayed({"W": np.ones(2)}).tolist() == [2, 2]
+    assert steps_of(replayed) == [step]
+
+
+def test_an_update_is_not_made_twice_where_memory_runs_out():
+    def more(A):
+        if short:
+            raise MemoryError
+        return A
+
+    def step(params):
+        params["W"] += 1
+        return replay.whole(more)(params["W"])
+
+    short = False
+    replayed = NATIVE.compile(step, given_away=("params",), own=True)
+    params = {"W": np.zeros(2)}
+    replayed(params)
+    short = True
+    with pytest.raises(MemoryError):
+        replayed(params)
+    assert params["W"].tolist() == [2, 2]
+
+
+def test_mapped_arrays_are_told_apart_by_shape(tmp_path):
+    step = NATIVE.compile(lambda A: A.reshape(A.shape[0] * A.shape[1]) + 1, own=True)
+    for shape in ((2, 3), (3, 4), (2, 3)):
+        A = np.memmap(tmp_path / "A", "float32", "w+", shape=shape)
+        assert step(A).tolist() == [1] * A.size
+    assert len(steps_of(step)) == 2
 
 
 def test_arguments_of_other_kinds_are_told_apart():

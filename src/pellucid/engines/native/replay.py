@@ -19,6 +19,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -28,15 +29,20 @@ from typing import Any
 
 import numpy as np
 
-from pellucid.trees import leaves, tree_map
+from pellucid.trees import leaves
 
+AFTER = 16  # steps, and then as many of the same kind: to write one down takes as long as some 40 replays save
 MOST = 64  # kinds of arguments, such as batches of different lengths, for which a step is written down
 MOST_BYTES = 1 << 26  # of what is updated: of larger networks the Python is the least part, and the copy of them large
-_ONE_AT_A_TIME = threading.Lock()
+_ONE_AT_A_TIME = threading.RLock()
+if hasattr(os, "register_at_fork"):  # no process begins in the midst of writing down, which would never end there
+    os.register_at_fork(
+        before=_ONE_AT_A_TIME.acquire, after_in_parent=_ONE_AT_A_TIME.release, after_in_child=_ONE_AT_A_TIME.release
+    )
 
 
 class Replayed:
-    """A step of an engine, which is written down when arguments of one kind come for the second time.
+    """A step of an engine, which is written down when arguments of one kind have come often enough.
 
     Arguments:
         ops: the engine.
@@ -50,33 +56,49 @@ class Replayed:
         names = list(signature(step).parameters)
         self.given_away = frozenset(names.index(each) for each in given_away)
         self.static = frozenset(names.index(each) for each in static)
-        self.structures: dict[str, Structure] = {}
+        self.calls = 0  # as far as they are counted
+        self.structures: list[Structure] = []
         self.latest = Structure("[]", "False")
 
     def __call__(self, *given: Any) -> Any:
-        if sys.gettrace():  # a debugger, which stops in the blocks themselves
+        if self.calls < AFTER or sys.gettrace():  # a debugger, which stops in the blocks themselves
+            self.calls += 1
             return self.step(*given)
         found = self.latest.leaves(given)
         if found is None:
-            self.latest = self._structure(given)
-            found = self.latest.leaves(given)
-            if found is None:  # something is neither an array nor a number
+            found = self._found(given)
+            if found is None:
                 return self.step(*given)
         known, kind = self.latest.steps, tuple([_kind(each) for each in found])
-        if kind not in known:
-            if len(known) < MOST:
-                known[kind] = None
-            return self.step(*given)
-        written = known[kind]
-        if written is None:
-            known[kind], made = self._written(given)
-            return made
+        written = known.get(kind, 0 if len(known) < MOST else self.step)
         if written is self.step:
             return self.step(*given)
+        if isinstance(written, int):
+            if written < AFTER:
+                known[kind] = written + 1
+                return self.step(*given)
+            known[kind], made = self._written(given)
+            return made
         try:
             return written(given, found)
-        except Exception:  # nothing was written to before: running the step itself says what is wrong
+        except MemoryError:  # perhaps in the midst of an update, which is not to be made twice
+            raise
+        except Exception:  # before the update: running the step itself says what is wrong
             return self.step(*given)
+
+    def _found(self, given: tuple[Any, ...]) -> list[Any] | None:
+        """The leaves of arguments that are not built as those before; None where not all are arrays or numbers."""
+        for known in self.structures:
+            found = known.leaves(given)
+            if found is not None:
+                self.latest = known
+                return found
+        made = self._structure(given)
+        found = made.leaves(given)
+        if found is not None:
+            self.structures.append(made)
+            self.latest = made
+        return found
 
     def _structure(self, given: tuple[Any, ...]) -> Structure:
         paths: list[str] = []
@@ -86,24 +108,25 @@ class Replayed:
                 checks.append(f"given[{i}] == {each!r}")
             else:
                 _look(each, f"given[{i}]", paths, checks)
-        return self.structures.setdefault(
-            repr((paths, checks)), Structure(f"[{', '.join(paths)}]", " and ".join(checks))
-        )
+        return Structure(f"[{', '.join(paths)}]", " and ".join(checks))
 
     def _written(self, given: tuple[Any, ...]) -> tuple[Callable, Any]:
         """The step written down, or as it is where it cannot be; and what it makes."""
-        # The arrays that it may write to are copied first: where it cannot be written down it starts over.
-        if sum(A.nbytes for i in self.given_away for _, A in leaves(given[i]) if _is_array(A)) > MOST_BYTES:
+        # What it may write to is copied first: where it cannot be written down it starts over.
+        arrays = [A for i in self.given_away for _, A in leaves(given[i]) if _is_array(A) and A.flags.writeable]
+        if sum(A.nbytes for A in arrays) > MOST_BYTES:
             return self.step, self.step(*given)
-        own = [tree_map(_copied, each) if i in self.given_away else each for i, each in enumerate(given)]
+        before = [A.copy() for A in arrays]
         with _ONE_AT_A_TIME:
             kernels, tape = self.ops.kernels, Tape()
             self.ops.kernels = _Noting(tape, kernels)
             try:
-                made = self.step(*(each if i in self.static else tape.argument(i, each) for i, each in enumerate(own)))
+                own = [each if i in self.static else tape.argument(i, each) for i, each in enumerate(given)]
+                made = self.step(*own)
                 return tape.written(made), _real(made)
             except Exception:  # of whatever kind: where something is wrong, running the step says what
-                pass
+                for A, was in zip(arrays, before, strict=True):
+                    A[...] = was
             finally:
                 self.ops.kernels = kernels
                 tape.trees.clear()  # which hold values, which hold the tape: nobody would free their arrays at once
@@ -118,12 +141,12 @@ class Structure:
 
     Attributes:
         leaves: makes the list of the leaves of arguments; None where they are built otherwise.
-        steps: None for kinds seen once, the step itself where it cannot be written down.
+        steps: how often a kind has come until it is written down; the step itself where it cannot be.
     """
 
     def __init__(self, paths: str, check: str) -> None:
         self._leaves = eval(f"lambda given: {paths} if {check} else None")
-        self.steps: dict[tuple[Any, ...], Callable | None] = {}
+        self.steps: dict[tuple[Any, ...], Callable | int] = {}
 
     def leaves(self, given: tuple[Any, ...]) -> list[Any] | None:
         try:
@@ -204,13 +227,13 @@ class Tape:
         self.lines: list[tuple[str, set[str], list[str]]] = []
         self.names: dict[str, Any] = {}
         self.given: list[str] = []  # leaves
-        self.trees: dict[int, tuple[Any, str]] = {}  # the arguments as the step sees them
+        self.trees: dict[int, tuple[Any, str, str]] = {}  # the arguments as the step sees them
         self.count = 0
 
     def argument(self, index: int, tree: Any) -> Any:
         """The tree of an argument with a value for every leaf, in the order of `_look`."""
         traced = self._traced(tree)
-        self.trees[id(traced)] = (traced, f"given[{index}]")
+        self.trees[id(traced)] = (traced, self._text(traced, set()), f"given[{index}]")
         return traced
 
     def call(self, function: Callable, *given: Any, **options: Any) -> Any:
@@ -289,12 +312,16 @@ class Tape:
             used.add(thing.name)
             return thing.name
         if isinstance(thing, dict):
-            if id(thing) in self.trees:
-                return self.trees[id(thing)][1]
-            return f"{{{', '.join(f'{name!r}: {self._text(each, used)}' for name, each in thing.items())}}}"
+            inside: set[str] = set()
+            text = f"{{{', '.join(f'{name!r}: {self._text(each, inside)}' for name, each in thing.items())}}}"
+            _, before, given = self.trees.get(id(thing), (None, "", ""))
+            if text == before:  # an argument, into which the step has put nothing else
+                return given
+            used |= inside
+            return text
         if type(thing) in (tuple, list):
-            inside = ", ".join(self._text(each, used) for each in thing)
-            return f"[{inside}]" if isinstance(thing, list) else f"({inside}{',' * (len(thing) == 1)})"
+            text = ", ".join(self._text(each, used) for each in thing)
+            return f"[{text}]" if isinstance(thing, list) else f"({text}{',' * (len(thing) == 1)})"
         if _has_values((thing,)):
             raise TypeError(f"a {type(thing).__name__} of values")
         if thing is None or thing is Ellipsis or type(thing) in (bool, int, str):
@@ -363,7 +390,7 @@ def _look(tree: Any, path: str, paths: list[str], checks: list[str]) -> None:
 
 def _kind(leaf: Any) -> Any:
     """What is the same in two leaves of one kind."""
-    return (leaf.shape, leaf.dtype, leaf.flags.carray) if type(leaf) is np.ndarray else type(leaf)
+    return (leaf.shape, leaf.dtype, leaf.flags.carray) if isinstance(leaf, np.ndarray) else type(leaf)
 
 
 def _is_array(thing: Any) -> bool:
@@ -372,10 +399,6 @@ def _is_array(thing: Any) -> bool:
 
 def _is_leaf(thing: Any) -> bool:
     return isinstance(thing, (np.ndarray, np.generic, int, float)) and not isinstance(thing, bool)
-
-
-def _copied(leaf: Any) -> Any:
-    return leaf.copy() if _is_array(leaf) else leaf
 
 
 def _values(things: Any) -> Iterator[Any]:
