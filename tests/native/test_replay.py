@@ -240,8 +240,17 @@ def test_under_a_debugger_the_blocks_run():
         lambda A: np.sqrt(A, out=np.empty(3)),
         lambda A: np.array([each + 1 for each in A]),
         lambda A: np.asarray(A) + 1,
+        lambda A: A[A > 1] * len(A[A > 1]),
+        lambda A: A * len(np.nonzero(A > 1)[0]),
+        lambda A: np.unique(A),
+        lambda A: np.repeat(A, A.astype(int)),
+        lambda A: A[(A > 1).nonzero()[0]],
+        lambda A: np.where(A > 1)[0],
     ],
-    ids=["decides", "a number", "writes to its own", "row by row", "asarray"],
+    ids=[
+        *("decides", "a number", "writes to its own", "row by row", "asarray"),
+        *("masked", "nonzero", "unique", "repeated", "method", "where"),
+    ],
 )
 def test_what_cannot_be_noted_runs_as_it_is(step):
     replayed = NATIVE.compile(step, own=True)
@@ -262,6 +271,28 @@ def test_arrays_that_the_step_makes_itself_stay_as_they_were():
         made, total = replayed(np.full(3, float(k)))
         assert made.tolist() == [k] * 3
         assert total.tolist() == [0] * 3
+
+
+def test_ids_are_checked_in_every_step():
+    layers, shape = embedded()
+    x, y = words(np.random.default_rng(0))
+    x = x.astype("float32")
+    x[40, 1] = 2.5
+    net = pl.Sequential(*layers, input_shape=shape, loss="softmax_cross_entropy", engine="native")
+    with pytest.raises(DataError, match=r"(?s)example 0, position 1: an id that has no vector.*got: +2\.5"):
+        net.fit(x, y, batch_size=5, shuffle=False, progress=False)
+
+
+def test_sequences_normalised_by_the_steps_that_count(monkeypatch):
+    def normalised():
+        return (pl.TimeDistributed(pl.BatchNorm()), pl.GRU(4), pl.Dense(3)), (None, 4)
+
+    net, history = train((sequences, normalised, {}, {}), np.random.default_rng(0))
+    plainly(monkeypatch)
+    plain, plain_history = train((sequences, normalised, {}, {}), np.random.default_rng(0))
+    for name, A in flatten(net.parameters).items():
+        np.testing.assert_array_equal(A, flatten(plain.parameters)[name], err_msg=name)
+    assert [each["train"] for each in history] == [each["train"] for each in plain_history]
 
 
 def test_a_kernel_that_fails_is_told_as_without():

@@ -155,6 +155,11 @@ class Ops(ABC):
         """Whether the array has its numbers already; not while a step is being compiled."""
         return True
 
+    def look(self, check: Callable[..., None], *arrays: Array) -> None:
+        """``check(*arrays)``, which raises where their numbers are wrong; not where those are not at hand."""
+        if all(isinstance(each, np.ndarray) for each in arrays):
+            check(*arrays)
+
     def recorded(self, predict: Callable[[Any, Any], Any], shape: tuple[int, ...], dtype: str) -> Any:
         """A prediction as one call of the engine, recorded while its layers run once; None where it cannot be.
 

@@ -60,8 +60,7 @@ class Embedding(Layer):
 
     def forward(self, ops, params, A_prev, *, mode=PREDICT):
         ids = A_prev.astype("int32")
-        if isinstance(A_prev, np.ndarray):
-            self._check(A_prev, ids)
+        ops.look(self._check, A_prev, ids)
         return ops.embedding(params["W"], ids), Embedding.Cache(ids)
 
     def backward(self, ops, params, cache, dA, *, input_gradient=True):

@@ -238,6 +238,8 @@ class Tape:
 
     def call(self, function: Callable, *given: Any, **options: Any) -> Any:
         """``function(*given, **options)``, noted."""
+        if _shaped_by_numbers(function, given, options):
+            raise TypeError("the shape of what is made is another for other numbers")
         real = function(*_real(given), **_real(options))
         used: set[str] = set()
         written = [self._text(each, used) for each in given]
@@ -353,14 +355,27 @@ class _Noting:
         return noted
 
 
-def whole(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A function of one argument which is noted as one call, not by what it does."""
+def whole(function: Callable) -> Callable:
+    """A function which is noted as one call, not by what it does."""
 
-    def called(given: Any) -> Any:
-        value = next(_values((given,)), None)
-        return function(given) if value is None else value.tape.call(function, given)
+    def called(*given: Any) -> Any:
+        value = next(_values(given), None)
+        return function(*given) if value is None else value.tape.call(function, *given)
 
     return called
+
+
+_SHAPED = ("argwhere", "bincount", "compress", "extract", "flatnonzero", "nonzero", "trim_zeros")
+
+
+def _shaped_by_numbers(function: Callable, given: tuple[Any, ...], options: dict[str, Any]) -> bool:
+    """Whether what a function of NumPy's makes has another shape where values have other numbers."""
+    name = getattr(function, "__name__", "")
+    if function is operator.getitem:  # a mask chooses as many as it has True
+        return any(getattr(each.real, "dtype", None) == np.bool_ for each in _values(given[1:]))
+    if name in ("delete", "insert", "repeat"):
+        return _has_values((given[1:], options))
+    return name in _SHAPED or name.startswith("unique") or (name == "where" and len(given) == 1)
 
 
 def _method(name: str) -> Callable:
