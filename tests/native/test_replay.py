@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from collections import OrderedDict, namedtuple
 
 import numpy as np
 import pytest
@@ -449,6 +450,14 @@ def test_an_update_is_not_made_twice_where_memory_runs_out():
     with pytest.raises(MemoryError):
         replayed(params)
     assert params["W"].tolist() == [2, 2]
+
+
+def test_trees_may_be_of_other_dictionaries():
+    step = NATIVE.compile(lambda params, pair: params["W"] * pair[0] + pair[1], own=True)
+    for kind in (OrderedDict, dict, OrderedDict):
+        pair = namedtuple("Pair", "a b")(2.0, 1.0) if kind is dict else (2.0, 1.0)
+        assert step(kind(W=np.ones(2)), pair).tolist() == [3, 3]
+    assert [how is not step.step for how in steps_of(step)] == [True]
 
 
 def test_mapped_arrays_are_told_apart_by_shape(tmp_path):

@@ -10,8 +10,9 @@ step is run once on values that note what is done with them, and what was noted 
         _21, _22 = softmax_cross_entropy(_20, _17, 0.0)
         …
 
-A step that looks at numbers to decide what to do, or does anything else that cannot be noted, is not written down and
-runs as it was.
+A step that looks at numbers to decide what to do, whose shapes follow from numbers, or that does anything else that
+cannot be noted, is not written down and runs as it was. ``replayed.structures[0].steps`` has what was written down, the
+text of each as its ``source``.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Replayed:
             return self.step(*given)
         found = self.latest.leaves(given)
         if found is None:
-            found = self._found(given)
+            found = self._leaves(given)
             if found is None:
                 return self.step(*given)
         known, kind = self.latest.steps, tuple([_kind(each) for each in found])
@@ -86,7 +87,7 @@ class Replayed:
         except Exception:  # before the update: running the step itself says what is wrong
             return self.step(*given)
 
-    def _found(self, given: tuple[Any, ...]) -> list[Any] | None:
+    def _leaves(self, given: tuple[Any, ...]) -> list[Any] | None:
         """The leaves of arguments that are not built as those before; None where not all are arrays or numbers."""
         for known in self.structures:
             found = known.leaves(given)
@@ -227,7 +228,8 @@ class Tape:
         self.lines: list[tuple[str, set[str], list[str]]] = []
         self.names: dict[str, Any] = {}
         self.given: list[str] = []  # leaves
-        self.trees: dict[int, tuple[Any, str, str]] = {}  # the arguments as the step sees them
+        # The arguments as the step sees them, by identity: each with its text before the step ran, and its place.
+        self.trees: dict[int, tuple[Any, str, str]] = {}
         self.count = 0
 
     def argument(self, index: int, tree: Any) -> Any:
@@ -392,7 +394,8 @@ _METHODS: dict[str, Callable] = {}
 def _look(tree: Any, path: str, paths: list[str], checks: list[str]) -> None:
     """Where the leaves of a tree lie, in the order of `Tape.argument`, and what tells that it is built so."""
     if isinstance(tree, (dict, tuple)):
-        checks.append(f"type({path}) is {type(tree).__name__} and len({path}) == {len(tree)}")
+        kind = "dict" if isinstance(tree, dict) else "tuple"
+        checks.append(f"isinstance({path}, {kind}) and len({path}) == {len(tree)}")
         for name, each in tree.items() if isinstance(tree, dict) else enumerate(tree):
             _look(each, f"{path}[{name!r}]", paths, checks)
     elif _is_leaf(tree):
