@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import threading
 from collections import OrderedDict, namedtuple
@@ -365,28 +363,6 @@ def test_a_step_is_written_down_once_that_pays(monkeypatch):
         assert step(np.zeros(m)).tolist() == [1] * m
     assert calls == [9, 9, 9, 1, 2, 1, 2, 1, 1]
     assert [callable(each) for each in steps_of(step)] == [True, False]
-
-
-def test_no_process_begins_while_a_step_is_written_down():
-    ended = threading.Event()
-
-    def beside():
-        while not ended.is_set():
-            NATIVE.compile(lambda A: NATIVE.affine(A, A, None), own=True)(np.eye(3))
-
-    thread = threading.Thread(target=beside)
-    thread.start()
-    try:
-        for _ in range(10):
-            child = os.fork()
-            if not child:
-                signal.alarm(10)
-                NATIVE.compile(lambda A: NATIVE.affine(A, A, None), own=True)(np.eye(3))
-                os._exit(isinstance(NATIVE.kernels, replay._Noting))
-            assert os.waitpid(child, 0)[1] == 0
-    finally:
-        ended.set()
-        thread.join()
 
 
 def test_what_is_too_large_to_be_copied_runs_as_it_is(monkeypatch):

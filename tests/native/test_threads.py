@@ -181,6 +181,25 @@ assert right()
 
 
 @needs_fork
+def test_no_child_begins_while_a_step_is_written_down():
+    """It would wait for ever to write one down itself, and its kernels would note what they are called with."""
+    run("""
+from pellucid.engines.native import replay
+replay.AFTER = 0
+def replayed(): return bool((ops.compile(lambda A: ops.affine(A, A, None), own=True)(A) == expected).all())
+stop = False
+def busy():
+    while not stop: replayed()
+other = threading.Thread(target=busy)
+other.start()
+codes = {child(lambda: 0 if ops.kernels is kernels and replayed() else 1) for _ in range(25)}
+stop = True
+other.join()
+assert codes == {0}, codes
+""")
+
+
+@needs_fork
 def test_forks_while_other_threads_compute():
     """Neither the pool's locks nor the memory's come to the child locked by a thread that it has not."""
     run("""
