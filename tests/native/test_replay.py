@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 import threading
 from collections import OrderedDict, namedtuple
@@ -464,3 +465,23 @@ def test_arguments_of_other_kinds_are_told_apart():
             np.testing.assert_array_equal(found, expected)
             assert np.asarray(found).dtype == np.asarray(expected).dtype
     assert sum(how is not step.step for how in steps_of(step)) == 7
+
+
+class Pickling(pl.Callback):
+    pickled = b""
+
+    def on_epoch(self, training, record):
+        if training.epoch == 10:
+            Pickling.pickled = pickle.dumps(training)
+
+
+def test_a_training_is_pickled_in_the_midst_of_it():
+    rng = np.random.default_rng(0)
+    net = pl.Sequential(pl.Dense(3), input_shape=(6,), loss="softmax_cross_entropy", engine="native")
+    x, y = table(rng)
+    net.fit(x, y, epochs=12, batch_size=10, progress=False, callbacks=[Pickling()])
+    again = pickle.loads(Pickling.pickled)
+    assert again.epoch == 10
+    again.callbacks = []
+    again.run()
+    np.testing.assert_array_equal(again.params["dense_1"]["W"], net.parameters["dense_1"]["W"])

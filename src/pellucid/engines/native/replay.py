@@ -53,13 +53,17 @@ class Replayed:
     """
 
     def __init__(self, ops: Any, step: Callable, given_away: Sequence[str], static: Sequence[str]) -> None:
-        self.ops, self.step = ops, step
+        self.ops, self.step, self.named = ops, step, (tuple(given_away), tuple(static))
         names = list(signature(step).parameters)
         self.given_away = frozenset(names.index(each) for each in given_away)
         self.static = frozenset(names.index(each) for each in static)
         self.calls = 0  # as far as they are counted
         self.structures: list[Structure] = []
         self.latest = Structure("[]", "False")
+
+    def __reduce__(self) -> Any:
+        """Pickled as it was before its first call: what is written down calls the kernels of this process."""
+        return Replayed, (self.ops, self.step, *self.named)
 
     def __call__(self, *given: Any) -> Any:
         if self.calls < AFTER or sys.gettrace():  # a debugger, which stops in the blocks themselves
