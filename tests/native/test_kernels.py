@@ -97,6 +97,22 @@ def test_affine(n, n_prev, m, seed, dtype, layout, bias):
         agree("affine_db", dZ, layout=layout)
 
 
+@pytest.mark.parametrize(("units", "channels", "groups", "m"), [(130, 120, 1, 17), (264, 124, 2, 16)])
+def test_a_gradient_of_filters_whose_sums_are_large_is_shared_out_by_units(units, channels, groups, m, rng):
+    window = Window((3, 3), (1, 1), ((1, 1), (1, 0)), (1, 1))
+    A = rng.normal(size=(channels * groups, 8, 8, m)).astype("float32")
+    dZ = rng.normal(size=(units, 8, 7, m)).astype("float32")
+    expected = engines.get("numpy").convolution_dW(dZ.astype("float64"), A.astype("float64"), window, groups)
+    before = NATIVE.kernels.threads()
+    try:
+        for threads in (1, 2, 3):
+            NATIVE.kernels.set_threads(threads)
+            dW = NATIVE.convolution_dW(dZ, A, window, groups)
+            np.testing.assert_allclose(dW, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+    finally:
+        NATIVE.kernels.set_threads(before)
+
+
 @pytest.mark.parametrize(("n", "n_prev"), [(1, 385), (5, 900), (13, 784)])
 def test_columns_that_fill_no_whole_vectors(n, n_prev, rng):
     # So deep that sums are made in parts: what a vector has in common with the one before must not be added twice.

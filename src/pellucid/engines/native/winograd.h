@@ -9,6 +9,7 @@ namespace {
 
 constexpr long TILE = 4, POINTS = TILE + 2, PLANES = POINTS * POINTS;
 constexpr float ROOT = 1.41421356237309505f;
+constexpr long MOST_SUMS = 1 << 21;  // bytes, of one thread for dW: twice a core's own cache
 
 // Each of these takes one axis there; numbers lie `step` apart, and those made `to_step`.
 template <class T> inline void image_at_points(const V<T>* d, long step, V<T>* to, long to_step) {
@@ -192,6 +193,7 @@ void convolution_dW_at_points(const Geometry& g, long units, long groups, const 
     const long together = std::min(wide, std::max(1L, (most + g.m / 2) / g.m)), in_row = (wide + together - 1) / together;
     const long parts = std::max(1L, g.m / most), columns = together * ((g.m + parts - 1) / parts);
     const long z_plane = own * columns + L, a_plane = deep * (columns + L) + L, plane = own * deep + L;
+    const long strips = high * in_row * parts;
     std::vector<long> offsets(columns * VECTORS);
     for (long v = 0; v < VECTORS; ++v)
         for (long k = 0; k < columns; ++k) offsets[v * columns + k] = k * (v + 1) * L;
@@ -216,8 +218,8 @@ void convolution_dW_at_points(const Geometry& g, long units, long groups, const 
         sweep<T>(n, part, part);
     };
     // Errors of sums at the points are enlarged on the way to the filters, so sums are not long there: RUN strips at a time.
-    auto add_filters = [=](long group, const T* sums, T* out, bool first) {
-        for (long o = 0; o < own; ++o)
+    auto add_filters = [=](long unit, long count, const T* sums, T* out, bool first) {
+        for (long o = 0; o < count; ++o)
             for (long c = 0; c < deep; c += L) {
                 V<T> half[3 * POINTS], at[PLANES], w[9];
                 for (long k = 0; k < PLANES; ++k) {
@@ -227,23 +229,26 @@ void convolution_dW_at_points(const Geometry& g, long units, long groups, const 
                 }
                 for (long i = 0; i < POINTS; ++i) filter_of_points<T>(at + i * POINTS, 1, half + i * 3, 1);
                 for (long j = 0; j < 3; ++j) filter_of_points<T>(half + j, 3, w + j, 3);
-                T* to = out + ((group * own + o) * channels + c) * 9;
+                for (V<T>& each : w) each /= T(g.m);
+                T* to = out + ((unit + o) * channels + c) * 9;
                 for (long i = 0; i < std::min(L, channels - c); ++i)
-                    for (long t = 0; t < 9; ++t) to[i * 9 + t] = (first ? T(0) : to[i * 9 + t]) + w[t][i] / T(g.m);
+                    for (long t = 0; t < 9; ++t) to[i * 9 + t] = (first ? T(0) : to[i * 9 + t]) + w[t][i];
             }
     };
-    auto sum_strips = [=](long group, long begin, long end, T* out) {
+    // So many units of one group, over strips begin … end - 1.
+    auto sum_strips = [=](long unit, long count, long begin, long end, T* out) {
+        const long group = unit / own;
         T *z_points = scratch<T, 12>(size_t(PLANES) * z_plane), *a_points = scratch<T, 11>(size_t(PLANES) * a_plane);
         T *sums = scratch<T, 10>(size_t(PLANES) * plane), *squares = scratch<T, 5>(size_t(PLANES) * L * L);
         for (long each = begin; each < end; ++each) {
             const long y = each / (in_row * parts) * TILE, part = each % parts, start = g.m * part / parts;
             const long n = g.m * (part + 1) / parts - start, first = each / parts % in_row * together;
             const long tiles = std::min(together, wide - first), top = y - g.top;
-            for (long o = 0; o < own; ++o)
+            for (long o = 0; o < count; ++o)
                 for (long t = 0; t < tiles; ++t) {
                     const long x = (first + t) * TILE;
                     places_part(std::min(TILE, g.out_h - y), std::min(TILE, g.out_w - x),
-                                dZ + (((group * own + o) * g.out_h + y) * g.out_w + x) * g.m + start,
+                                dZ + (((unit + o) * g.out_h + y) * g.out_w + x) * g.m + start,
                                 z_points + o * columns + t * n, n);
                 }
             // Channels beside each other: a square of them and examples is turned at each point.
@@ -264,14 +269,21 @@ void convolution_dW_at_points(const Geometry& g, long units, long groups, const 
             for (long k = 0; k < PLANES; ++k)
                 for (long c = 0; c < deep; c += WIDTH) {
                     const long beside = std::min(WIDTH, deep - c);
-                    block<T>(own, beside, &all, 1, z_points + k * z_plane, columns, 1, a_points + k * a_plane + c * (columns + L),
+                    block<T>(count, beside, &all, 1, z_points + k * z_plane, columns, 1, a_points + k * a_plane + c * (columns + L),
                              offset + (beside / L - 1) * columns, sums + k * plane + c, deep, nullptr, T(1), (each - begin) % RUN > 0);
                 }
-            if ((each - begin) % RUN == RUN - 1 || each + 1 == end) add_filters(group, sums, out, each - begin < RUN);
+            if ((each - begin) % RUN == RUN - 1 || each + 1 == end) add_filters(unit, count, sums, out, each - begin < RUN);
         }
     };
-    summed_parts(groups, 2.0 * units * channels * PLANES * high * wide * g.m, high * in_row * parts, units * channels * 9, dW,
-                 sum_strips);
+    const double cost = 2.0 * units * channels * PLANES * high * wide * g.m;
+    // Threads share out the strips, and each has sums of all units; or the units, where those sums are too many.
+    if (PLANES * plane * long(sizeof(T)) <= MOST_SUMS)
+        return summed_parts(groups, cost, strips, units * channels * 9, dW,
+                            [=](long group, long begin, long end, T* out) { sum_strips(group * own, own, begin, end, out); });
+    for (long group = 0; group < groups; ++group)
+        split(own, cost / groups, ROWS, [=](long begin, long end) {
+            sum_strips(group * own + begin, end - begin, 0, strips, dW);
+        });
 }
 
 // The same with operands O, rounded where they are pairs.
