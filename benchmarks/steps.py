@@ -526,14 +526,14 @@ def settle(made: Any) -> None:
 
 
 def peak_bytes(contender: str, do: Callable[[], Any]) -> int | None:
-    """The most that a work holds at one time of the native engine's memory, or of a GPU's since the process began."""
+    """The most that a work holds at one time in the native engine's arrays, or of a GPU's since the process began."""
     if contender == "native":
         from pellucid import engines
 
-        ops = engines.get("native")
-        ops.peak_bytes(reset=True)
+        kernels = engines.get("native").kernels
+        kernels.reset_peak()
         do()
-        return ops.peak_bytes()
+        return kernels.peak_bytes()
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
         return sys.modules["torch"].cuda.max_memory_allocated()
     counted = sys.modules["jax"].local_devices()[0].memory_stats() if "jax" in sys.modules else None

@@ -137,8 +137,9 @@ template <class T> void every_kernel(bool bfloat16 = false) {
     {
         bool at_points = draw(0, 2) == 0;
         Geometry g = geometry(false, at_points);
-        long groups = draw(1, 2), units = groups * (at_points ? draw(8, 60) : draw(1, 14));
-        g.C = groups * (at_points ? draw(8, 60) : draw(1, 5));
+        bool large = at_points && draw(0, 3) == 0;  // sums of dW that threads share out by units
+        long groups = large ? 1 : draw(1, 2), units = groups * (large ? draw(121, 140) : at_points ? draw(8, 60) : draw(1, 14));
+        g.C = groups * (large ? draw(121, 140) : at_points ? draw(8, 60) : draw(1, 5));
         size_t filters = units * (g.C / groups) * g.kh * g.kw, places = units * g.out_h * g.out_w * g.m, image = g.C * g.H * g.W * g.m;
         Block<T> W(filters), A(image), dZ(places), b(units);
         both<T>("convolution", places, [&](T* Z) { k.convolution(g, units, groups, W, A, b, Z); });
