@@ -485,3 +485,20 @@ def test_a_training_is_pickled_in_the_midst_of_it():
     again.callbacks = []
     again.run()
     np.testing.assert_array_equal(again.params["dense_1"]["W"], net.parameters["dense_1"]["W"])
+
+
+def test_the_rate_of_an_optimizer_that_a_callback_puts_there_counts():
+    class Standing(pl.Callback):
+        def on_epoch(self, training, record):
+            training.optimizer = pl.Adam(0.0)
+            self.left = training.params["dense_1"]["W"].copy() if training.epoch == 4 else self.left
+
+        left = None
+
+    x, y = table(np.random.default_rng(0))
+    net = pl.Sequential(pl.Dense(3), input_shape=(6,), loss="softmax_cross_entropy", engine="native")
+    standing = Standing()
+    start = net.parameters["dense_1"]["W"].copy()
+    net.fit(x, y, epochs=8, batch_size=5, progress=False, callbacks=[standing])
+    assert np.abs(standing.left - start).max() > 0
+    np.testing.assert_array_equal(net.parameters["dense_1"]["W"], standing.left)

@@ -12,7 +12,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from pellucid.errors import PellucidError
@@ -84,6 +84,18 @@ def common_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     group.add_argument("--debug", action="store_true", help="show where in the program an error comes from")
+
+
+def training_examples_flags(add: Callable[..., Any]) -> None:
+    """What is done to the examples that are trained on, alike for one training and for many."""
+    add(
+        "--augment",
+        nargs="+",
+        action="extend",
+        metavar="A",
+        help='change training images: "shift(2)" horizontal_flip; none',
+    )
+    add("--class-weight", choices=["balanced"], help="rare classes count as much as frequent ones")
 
 
 def integer(text: str) -> int:

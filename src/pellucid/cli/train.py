@@ -19,6 +19,7 @@ from pellucid.cli.common import (
     natural,
     note,
     table,
+    training_examples_flags,
     with_flags,
 )
 from pellucid.errors import counted
@@ -83,14 +84,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="end with the mean of the weights after START, a share or number of the epochs (default: 0.75)",
     )
     add("--truncate", type=_truncation, metavar="K1[,K2]", help="update every K1 steps, going back through K2")
-    add(
-        "--augment",
-        nargs="+",
-        action="extend",
-        metavar="A",
-        help='change training images: "shift(2)" horizontal_flip; none',
-    )
-    add("--class-weight", choices=["balanced"], help="rare classes count as much as frequent ones")
+    training_examples_flags(add)
     add("--metrics", type=items, metavar="A,B", help="measured besides the loss, such as accuracy,f1")
     add(
         "--validation",

@@ -21,6 +21,7 @@ from pellucid.cli.common import (
     natural,
     note,
     table,
+    training_examples_flags,
 )
 
 if TYPE_CHECKING:
@@ -67,14 +68,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("what every trial has alike").add_argument
     add("--loss", metavar="NAME", help="default: softmax_cross_entropy, or mean_squared_error")
     add("--metrics", type=items, metavar="A,B", help="measured besides the loss, such as accuracy,f1")
-    add(
-        "--augment",
-        nargs="+",
-        action="extend",
-        metavar="A",
-        help='change training images: "shift(2)" horizontal_flip; none',
-    )
-    add("--class-weight", choices=["balanced"], help="rare classes count as much as frequent ones")
+    training_examples_flags(add)
     add("--validation", type=_share, metavar="SHARE", help="of the examples, to compare trials by (default: 0.1)")
     add(
         "--splits",

@@ -351,6 +351,7 @@ class Network(ABC):
         for layer, name, rule in self.penalties:
             dW, W = at(grads[layer], name), at(params[layer], name)
             put(grads[layer], name, dW + rule.gradient(self.ops.xp, W))
+        # Not total.mean(), whose Python is, after large kernels, in no cache.
         cost = self.ops.xp.add.reduce(total) / total.size + self.penalty(params)
         new_state = self.next_state(state, caches) if mode.train else state
         return Iteration(cost, total, outputs, caches, d_inputs, grads, new_state)

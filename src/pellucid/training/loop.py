@@ -27,6 +27,7 @@ from pellucid.network.base import Network
 from pellucid.network.saving import gather
 from pellucid.registry import config, own
 from pellucid.runs import Run, Watched, peak_memory
+from pellucid.schedules import Schedule
 from pellucid.training.augment import Augmenter
 from pellucid.training.batches import Batch, Source, ahead, is_rows, order, whole_number
 from pellucid.training.callbacks import Callback
@@ -238,7 +239,7 @@ class Training:
         spread = self.placement.spread
         self.params, self.state = spread(net.parameters), spread(net.state)
         self.slots = self.optimizer.init(self.params, self.placement.full)
-        self.schedule = self.optimizer.schedule
+        self._schedule = self.optimizer, self.optimizer.schedule
         self.schedule_state = self.schedule.initial_state()
         self.history = History()
         self.epoch = self.batch = self.t = 0
@@ -504,6 +505,13 @@ class Training:
             due = at_end or time.monotonic() - self._saved >= min(1.0, self.checkpoint_seconds)
             if self.placement.agreed(bool(due), 0):
                 self.save()
+
+    @property
+    def schedule(self) -> Schedule:
+        """The optimizer's, made once: a callback may put another optimizer in its place."""
+        if self._schedule[0] is not self.optimizer:
+            self._schedule = self.optimizer, self.optimizer.schedule
+        return self._schedule[1]
 
     @property
     def learning_rate(self) -> float:
